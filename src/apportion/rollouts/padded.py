@@ -1,0 +1,100 @@
+"""To and from the padded matrices other trainers use."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from apportion.errors import InputError
+from apportion.rollouts import ragged
+from apportion.rollouts.model import Rollouts
+
+
+def from_padded(
+    ids: Tensor,
+    mask: Tensor,
+    rewards: Tensor,
+    groups: Tensor,
+    *,
+    lengths: Tensor | None = None,
+    component: str = "outcome",
+    **token_columns: Tensor,
+) -> Rollouts:
+    """Rollouts from right-padded responses, one response an episode.
+
+    Args:
+        ids: ``[B, T]`` token ids of the responses.
+        mask: ``[B, T]``, 1 where a token is trained. Holes are kept as untrained tokens.
+        rewards: ``[B]``, or ``[B, T]`` for a reward a token; NaN is unknown.
+        groups: ``[B]`` integers.
+        lengths: ``[B]`` tokens a response has; default: up to the last 1 of its mask.
+        component: name of the reward.
+        **token_columns: further ``[B, T]`` columns; ``log_probs_old`` becomes ``log_probs/old``.
+
+    Raises:
+        InputError: shapes that do not fit, or mask values other than 0 and 1.
+
+    Example:
+        >>> import torch
+        >>> r = from_padded(torch.tensor([[1, 2, 0]]), torch.tensor([[1, 1, 0]]), torch.tensor([1.0]), torch.tensor([0]))
+        >>> r.ids.tolist()
+        [1, 2]
+    """
+    if ids.dim() != 2 or mask.shape != ids.shape:
+        raise InputError(
+            f"ids {tuple(ids.shape)} and mask {tuple(mask.shape)} do not fit, expected both [responses, width]."
+        )
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise InputError("mask has values other than 0 and 1.")
+    rows, width = ids.shape
+    if rewards.shape not in ((rows,), (rows, width)):
+        raise InputError(
+            f"rewards have shape {tuple(rewards.shape)}, expected ({rows},) or ({rows}, {width})."
+        )
+    place = torch.arange(width, device=ids.device)
+    if lengths is None:
+        lengths = ((place + 1) * mask).amax(1) if width else mask.new_zeros(rows)
+    lengths = lengths.long()
+    inside = place < lengths[:, None]
+    result = Rollouts(
+        ids=ids[inside].long(),
+        token_offsets=ragged.offsets_of(lengths),
+        response_offsets=torch.arange(rows + 1, device=ids.device),
+        group_ids=groups.long(),
+        prompt_ids=ids.new_zeros(0).long(),
+        prompt_offsets=torch.zeros(rows + 1, dtype=torch.int64, device=ids.device),
+        prompts=torch.arange(rows, device=ids.device),
+    )
+    trained = mask[inside].bool()
+    if not bool(trained.all()):
+        result = result.with_column("trained", trained)
+    values = rewards[inside] if rewards.dim() == 2 else rewards
+    level = "token" if rewards.dim() == 2 else "episode"
+    result = result.with_reward(component, values, scored=~torch.isnan(values), level=level)
+    for name, column in token_columns.items():
+        result = result.with_statistic(
+            name.replace("_old", "/old").replace("_reference", "/reference"), column[inside], "given"
+        )
+    return result
+
+
+def to_padded(rollouts: Rollouts, values: Tensor, width: int | None = None, fill: float = 0) -> Tensor:
+    """Token values ``[N]`` as a right-padded matrix ``[B, width]``.
+
+    Args:
+        rollouts: whose tokens the values belong to.
+        values: one entry a token.
+        width: columns of the result; default: the longest response.
+        fill: what stands in the padding.
+
+    Raises:
+        InputError: a response is longer than ``width``.
+    """
+    lengths = ragged.lengths_of(rollouts.token_offsets)
+    longest = int(lengths.max()) if len(lengths) else 0
+    width = longest if width is None else width
+    if longest > width:
+        raise InputError(f"a response has {longest} tokens, expected at most width={width}.")
+    result = values.new_full((rollouts.n_responses, width), fill)
+    result[rollouts.response_of_token, ragged.position_in_row(rollouts.token_offsets)] = values
+    return result
