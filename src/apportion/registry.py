@@ -120,12 +120,8 @@ def build(text: str, known: Mapping[str, Callable[..., Any]], kind: str, **defau
     absent = [
         p.name
         for p in parameters.values()
-        if p.default is p.empty
-        and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        and p.name not in arguments
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in arguments
     ]
     if absent:
-        raise InputError(
-            f"{kind} {spec.name!r} needs {', '.join(absent)}: write {spec.name}({absent[0]}=...)."
-        )
+        raise InputError(f"{kind} {spec.name!r} needs {', '.join(absent)}: write {spec.name}({absent[0]}=...).")
     return builder(**arguments)

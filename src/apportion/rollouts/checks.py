@@ -22,9 +22,7 @@ def check(rollouts: Rollouts) -> None:
     _check_offsets(rollouts.prompt_offsets, len(rollouts.prompt_ids), "prompt_offsets")
     _check_index(rollouts.group_ids, "group_ids", rows=rollouts.n_episodes)
     _check_index(rollouts.prompt_ids, "prompt_ids")
-    _check_index(
-        rollouts.prompts, "prompts", rows=rollouts.n_responses, below=len(rollouts.prompt_offsets) - 1
-    )
+    _check_index(rollouts.prompts, "prompts", rows=rollouts.n_responses, below=len(rollouts.prompt_offsets) - 1)
     if bool((rollouts.response_offsets[1:] == rollouts.response_offsets[:-1]).any()):
         raise InputError("an episode has no responses, expected at least one each: leave it out.")
     for kind, spans in rollouts.spans.items():
@@ -50,9 +48,7 @@ def _check_index(values: Tensor, name: str, rows: int | None = None, below: int 
 def _check_offsets(offsets: Tensor, total: int, name: str) -> None:
     _check_index(offsets, name)
     if len(offsets) == 0 or int(offsets[0]) != 0 or int(offsets[-1]) != total:
-        raise InputError(
-            f"{name} must run from 0 to {total}, got {offsets.tolist()[:1]}..{offsets.tolist()[-1:]}."
-        )
+        raise InputError(f"{name} must run from 0 to {total}, got {offsets.tolist()[:1]}..{offsets.tolist()[-1:]}.")
     if bool((offsets[1:] < offsets[:-1]).any()):
         raise InputError(f"{name} decreases, expected ascending offsets.")
 
@@ -89,9 +85,7 @@ def _check_column(rollouts: Rollouts, name: str, column: Column) -> None:
     if short.startswith("reward/"):
         twins = [n for n in rollouts.columns if split_name(n)[1] == short and n != name]
         if twins:
-            raise InputError(
-                f"the reward {short!r} lives at two levels, {name!r} and {twins[0]!r}: keep one."
-            )
+            raise InputError(f"the reward {short!r} lives at two levels, {name!r} and {twins[0]!r}: keep one.")
         if scored is not None and scored.tensor.shape != column.values.shape:
             raise InputError(f"{name!r} and its scored column have different shapes, expected the same.")
     if not column.values.is_floating_point():
@@ -106,6 +100,4 @@ def _check_column(rollouts: Rollouts, name: str, column: Column) -> None:
     if not bool(torch.isfinite(used).all()):
         raise InputError(f"column {name!r} has a value that is not finite; mark missing entries as missing.")
     if short.startswith("log_probs/") and len(used) and float(used.max()) > 1e-3:
-        raise InputError(
-            f"column {name!r} has a log-probability of {float(used.max()):.4g}, expected at most 0."
-        )
+        raise InputError(f"column {name!r} has a log-probability of {float(used.max()):.4g}, expected at most 0.")

@@ -87,9 +87,7 @@ def concatenate(columns: list[Column | None], lengths: list[int], name: str) -> 
         device = blank.device
     else:
         values = tuple(
-            v
-            for c, n in zip(columns, lengths, strict=True)
-            for v in (c.text if c is not None else (None,) * n)
+            v for c, n in zip(columns, lengths, strict=True) for v in (c.text if c is not None else (None,) * n)
         )
         device = next((c.present.device for c in given if c.present is not None), torch.device("cpu"))
     if everywhere:

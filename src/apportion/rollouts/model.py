@@ -150,9 +150,7 @@ class Rollouts:
             result = result.with_reward(component, values, level="token")
         for name, rows in token_columns.items():
             values = result._ragged(rows, torch.float64, name)
-            result = result.with_column(
-                name.replace("_old", "/old").replace("_reference", "/reference"), values
-            )
+            result = result.with_column(name.replace("_old", "/old").replace("_reference", "/reference"), values)
         return result
 
     def _ragged(self, rows: Sequence[Sequence[float]], dtype: torch.dtype, name: str) -> Tensor:
@@ -311,9 +309,7 @@ class Rollouts:
     ) -> Rollouts:
         """These rollouts with one more column, or another in its place."""
         values = values if isinstance(values, Tensor) else tuple(values)
-        return replace(
-            self, columns={**self.columns, qualify(name): Column(values, present, maker, parameters)}
-        )
+        return replace(self, columns={**self.columns, qualify(name): Column(values, present, maker, parameters)})
 
     def with_statistic(self, name: str, values: Tensor, maker: str, **parameters: Any) -> Rollouts:
         """A token column measured by a model: missing at untrained tokens."""
@@ -348,30 +344,42 @@ class Rollouts:
 
     # Parts and joins
 
-    def select(self, episodes: Tensor) -> Rollouts:
-        """Some episodes (mask or indices), with all their responses, tokens, spans and the pairs among them."""
+    def indices(self, episodes: Tensor) -> dict[str, Tensor]:
+        """By level, the rows that belong to some episodes (mask or indices), in their order."""
         index = episodes.nonzero().squeeze(1) if episodes.dtype == torch.bool else episodes
         responses = ragged.ranges(self.response_offsets[index], self.response_offsets[index + 1])
         tokens = ragged.ranges(self.token_offsets[responses], self.token_offsets[responses + 1])
-        token_offsets = ragged.offsets_of(ragged.lengths_of(self.token_offsets)[responses])
         taken = {"token": tokens, "response": responses, "episode": index}
+        for kind in self.spans:
+            bounds = torch.arange(self.n_responses + 1, device=self.device)
+            by_response = torch.searchsorted(self.response_of_span[kind], bounds)
+            taken[kind] = ragged.ranges(by_response[responses], by_response[responses + 1])
+        if self.pairs is not None:
+            kept = torch.zeros(self.n_episodes, dtype=torch.bool, device=self.device)
+            kept[index] = True
+            taken["pair"] = (kept[self.pairs.preferred] & kept[self.pairs.other]).nonzero().squeeze(1)
+        return taken
 
-        spans, shift = {}, token_offsets[:-1] - self.token_offsets[responses]
+    def select(self, episodes: Tensor) -> Rollouts:
+        """Some episodes (mask or indices), with all their responses, tokens, spans and the pairs among them."""
+        taken = self.indices(episodes)
+        index, responses, tokens = taken["episode"], taken["response"], taken["token"]
+        token_offsets = ragged.offsets_of(ragged.lengths_of(self.token_offsets)[responses])
+
+        spans = {}
         for kind, table in self.spans.items():
-            by_response = torch.searchsorted(
-                self.response_of_span[kind], torch.arange(self.n_responses + 1, device=self.device)
-            )
-            rows = ragged.ranges(by_response[responses], by_response[responses + 1])
-            moved = torch.repeat_interleave(shift, (by_response[responses + 1] - by_response[responses]))
-            spans[kind], taken[kind] = Spans(table.starts[rows] + moved, table.ends[rows] + moved), rows
+            rows = taken[kind]
+            shift_of_response = torch.zeros(self.n_responses, dtype=torch.int64, device=self.device)
+            shift_of_response[responses] = token_offsets[:-1] - self.token_offsets[responses]
+            moved = shift_of_response[self.response_of_span[kind][rows]]
+            spans[kind] = Spans(table.starts[rows] + moved, table.ends[rows] + moved)
 
         pairs = None
         if self.pairs is not None:
-            place = torch.full((self.n_episodes,), -1, dtype=torch.int64, device=self.device)
+            place = torch.zeros(self.n_episodes, dtype=torch.int64, device=self.device)
             place[index] = torch.arange(len(index), device=self.device)
-            both = (place[self.pairs.preferred] >= 0) & (place[self.pairs.other] >= 0)
-            taken["pair"] = both.nonzero().squeeze(1)
-            pairs = Pairs(place[self.pairs.preferred[both]], place[self.pairs.other[both]])
+            kept = taken["pair"]
+            pairs = Pairs(place[self.pairs.preferred[kept]], place[self.pairs.other[kept]])
 
         used, prompts = torch.unique(self.prompts[responses], return_inverse=True)
         return Rollouts(
@@ -379,9 +387,7 @@ class Rollouts:
             token_offsets=token_offsets,
             response_offsets=ragged.offsets_of(ragged.lengths_of(self.response_offsets)[index]),
             group_ids=self.group_ids[index],
-            prompt_ids=self.prompt_ids[
-                ragged.ranges(self.prompt_offsets[used], self.prompt_offsets[used + 1])
-            ],
+            prompt_ids=self.prompt_ids[ragged.ranges(self.prompt_offsets[used], self.prompt_offsets[used + 1])],
             prompt_offsets=ragged.offsets_of(ragged.lengths_of(self.prompt_offsets)[used]),
             prompts=prompts,
             columns={name: c.take(taken[split_name(name)[0]]) for name, c in self.columns.items()},
@@ -421,13 +427,9 @@ def join(parts: Sequence[Rollouts]) -> Rollouts:
     """
     if not parts:
         raise InputError("got no rollouts to join, expected at least one.")
-    levels = {
-        level: None for part in parts for level in ("token", "response", "episode", *part.spans, "pair")
-    }
+    levels = {level: None for part in parts for level in ("token", "response", "episode", *part.spans, "pair")}
     names = {name: None for part in parts for name in part.columns}
-    sizes = {
-        level: [p.rows(level) if level in (*FIXED_LEVELS, *p.spans) else 0 for p in parts] for level in levels
-    }
+    sizes = {level: [p.rows(level) if level in (*FIXED_LEVELS, *p.spans) else 0 for p in parts] for level in levels}
     shift = {level: [sum(sizes[level][:i]) for i in range(len(parts))] for level in levels}
     prompt_shift = [sum(len(p.prompt_offsets) - 1 for p in parts[:i]) for i in range(len(parts))]
 
@@ -451,8 +453,7 @@ def join(parts: Sequence[Rollouts]) -> Rollouts:
         prompt_offsets=stacked([p.prompt_offsets for p in parts]),
         prompts=torch.cat([p.prompts + by for p, by in zip(parts, prompt_shift, strict=True)]),
         columns={
-            name: concatenate([p.columns.get(name) for p in parts], sizes[split_name(name)[0]], name)
-            for name in names
+            name: concatenate([p.columns.get(name) for p in parts], sizes[split_name(name)[0]], name) for name in names
         },
         spans=spans,
         pairs=Pairs(

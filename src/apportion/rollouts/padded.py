@@ -48,9 +48,7 @@ def from_padded(
         raise InputError("mask has values other than 0 and 1.")
     rows, width = ids.shape
     if rewards.shape not in ((rows,), (rows, width)):
-        raise InputError(
-            f"rewards have shape {tuple(rewards.shape)}, expected ({rows},) or ({rows}, {width})."
-        )
+        raise InputError(f"rewards have shape {tuple(rewards.shape)}, expected ({rows},) or ({rows}, {width}).")
     place = torch.arange(width, device=ids.device)
     if lengths is None:
         lengths = ((place + 1) * mask).amax(1) if width else mask.new_zeros(rows)

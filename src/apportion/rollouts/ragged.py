@@ -5,6 +5,7 @@ Row i of a ragged array occupies ``[offsets[i], offsets[i + 1])``. Everything he
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -64,4 +65,4 @@ def flatten(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> tuple[Tensor
 def unflatten(values: Tensor, offsets: Tensor) -> list[list[float]]:
     """The inverse of :func:`flatten`."""
     flat, bounds = values.tolist(), offsets.tolist()
-    return [flat[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [flat[start:end] for start, end in itertools.pairwise(bounds)]

@@ -49,9 +49,7 @@ class Steps:
         """``[N]``; -1 where a token belongs to no step."""
         result = torch.full((self.rollouts.n_tokens,), -1, dtype=torch.int64, device=self.rollouts.device)
         tokens = ragged.ranges(self.starts, self.ends)
-        result[tokens] = torch.repeat_interleave(
-            torch.arange(len(self), device=result.device), self.ends - self.starts
-        )
+        result[tokens] = torch.repeat_interleave(torch.arange(len(self), device=result.device), self.ends - self.starts)
         return result
 
     def column(self, name: str, reader: str = "this") -> Tensor:
