@@ -1,0 +1,34 @@
+"""The policy: loading it, its forward pass, and the statistics objectives ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from apportion import registry
+from apportion.models.digits import digit_llama
+from apportion.models.smollm2 import smollm2
+
+MODELS: dict[str, Callable[..., Any]] = {"digits": digit_llama, "smollm2": smollm2}
+"""Models by name; a builder returns a policy, or a folder to load one from."""
+
+
+def build_policy(spec: str, *, device: str, dtype: str, autocast: str | None, seed: int) -> Any:
+    """The policy a spec or a path names.
+
+    Args:
+        spec: a name in :data:`MODELS`, ``package.module:name(...)``, a folder, or a hub name.
+        device: where to put it.
+        dtype: of the parameters.
+        autocast: dtype of the training forward pass, or None.
+        seed: of initial weights, where a model is made from scratch.
+    """
+    from apportion.models import huggingface
+
+    name = spec.partition("(")[0].strip()
+    if name in MODELS or ":" in name:
+        made = registry.build(spec, MODELS, "model", seed=seed, dtype=dtype)
+        if not isinstance(made, str) and not hasattr(made, "__fspath__"):
+            return made
+        spec = str(made)
+    return huggingface.load(spec, device=device, dtype=dtype, autocast=autocast)

@@ -1,0 +1,56 @@
+"""The quickstart's model: a small Llama over ten digits, with a Hugging Face tokenizer, made from scratch."""
+
+from __future__ import annotations
+
+import torch
+
+from apportion.models.huggingface import HuggingFacePolicy
+
+PAD, EQUALS, STOP = "<pad>", "=", "."
+
+
+def digit_llama(
+    hidden: int = 64, layers: int = 2, heads: int = 4, context: int = 64, seed: int = 0, dtype: str = "float32"
+) -> HuggingFacePolicy:
+    """A Llama of about a hundred thousand parameters whose vocabulary is the digits, ``=`` and ``.``.
+
+    Args:
+        hidden: width.
+        layers: depth.
+        heads: attention heads.
+        context: longest prompt and response, in characters.
+        seed: of the initial weights.
+        dtype: of the parameters.
+
+    Example:
+        >>> policy = digit_llama()
+        >>> policy.tokenizer("12=").input_ids
+        [2, 3, 11]
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    tokens = [PAD, *"0123456789", EQUALS, STOP]
+    words = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=PAD))
+    words.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    words.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token=PAD)
+
+    config = LlamaConfig(
+        vocab_size=len(tokens),
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=context,
+        tie_word_embeddings=False,
+        initializer_range=0.1,
+        bos_token_id=None,
+        eos_token_id=tokens.index(STOP),
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    return HuggingFacePolicy(model.to(getattr(torch, dtype)).eval(), tokenizer)

@@ -1,0 +1,237 @@
+"""Any Hugging Face causal language model as a policy.
+
+The trunk runs on right-padded rows; the output head runs only at positions whose next token is trained, in chunks, so
+that the [tokens, vocabulary] matrix is never whole.
+
+Suffix legend: b rows of a micro-batch, T its padded width, n trained tokens, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+
+from apportion.errors import InputError
+from apportion.models.policy import LossOfTokens, trained_tokens
+from apportion.models.statistics import check_names, chunk_size, from_logits
+from apportion.rollouts import Rollouts, ragged
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+class HuggingFacePolicy:
+    """A causal language model and its tokenizer.
+
+    Args:
+        model: a transformers causal language model, or a peft model around one.
+        tokenizer: its tokenizer.
+        autocast: dtype of the training forward pass where the parameters are wider; None: the parameters' own.
+
+    Raises:
+        InputError: the model's logits are not its output head applied to its trunk (a soft cap, a scale), or it has
+            dropout, or mixture-of-experts losses, under which cut batches would not give the gradient of whole ones.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, autocast: torch.dtype | None = None) -> None:
+        self.model, self.tokenizer, self.autocast = model, tokenizer, autocast
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.trunk: Module = inner.base_model
+        self.head: Module = inner.get_output_embeddings()
+        self.config = inner.config
+        self.context = int(getattr(self.config, "max_position_embeddings", None) or 1 << 30)
+        _refuse_unsupported(model, self)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self.config.vocab_size)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
+
+    def statistics(self, rollouts: Rollouts, responses: Tensor, names: Sequence[str]) -> Mapping[str, Tensor]:
+        check_names(names)
+        with torch.no_grad():
+            hidden, tokens = self._hidden(rollouts, responses)
+            parts = [
+                self._statistics(hidden[part], tokens[part], rollouts, names) for part in self._chunks(len(tokens))
+            ]
+        return {name: torch.cat([p[name] for p in parts]) if parts else hidden.new_zeros(0) for name in names}
+
+    def accumulate(self, rollouts: Rollouts, responses: Tensor, names: Sequence[str], loss: LossOfTokens) -> None:
+        check_names(names)
+        hidden, tokens = self._hidden(rollouts, responses)
+        gradient = torch.zeros_like(hidden)
+        for part in self._chunks(len(tokens)):
+            leaf = hidden[part].detach().requires_grad_()
+            value = loss(self._statistics(leaf, tokens[part], rollouts, names), tokens[part])
+            if value.requires_grad:
+                value.backward()
+            if leaf.grad is not None:
+                gradient[part] = leaf.grad
+        if hidden.requires_grad:
+            hidden.backward(gradient)
+
+    def _chunks(self, n: int) -> list[slice]:
+        size = chunk_size(self.vocabulary)
+        return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+    def _context(self) -> Any:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast)
+
+    def _hidden(self, rollouts: Rollouts, responses: Tensor) -> tuple[Tensor, Tensor]:
+        """Last hidden states from which the trained tokens were drawn ``[n, D]``, and those tokens' numbers."""
+        tokens = trained_tokens(rollouts, responses)
+        if not len(tokens):
+            return torch.zeros((0, 1), device=rollouts.device), tokens
+        rows, starts = padded_rows(rollouts, responses)
+        with self._context():
+            states = self.trunk(input_ids=rows, use_cache=False)[0]
+        row = torch.full((rollouts.n_responses,), -1, dtype=torch.int64, device=rows.device)
+        row[responses] = torch.arange(len(responses), device=rows.device)
+        response = rollouts.response_of_token[tokens]
+        place = starts[row[response]] + tokens - rollouts.token_offsets[response]
+        if bool((place < 1).any()):
+            raise InputError("a response with an empty prompt has no state before its first token: give it a prompt.")
+        return states[row[response], place - 1], tokens
+
+    def _statistics(
+        self, hidden: Tensor, tokens: Tensor, rollouts: Rollouts, names: Sequence[str]
+    ) -> Mapping[str, Tensor]:
+        with self._context():
+            logits = self.head(hidden)
+        temperature = rollouts.temperature[rollouts.response_of_token[tokens]]
+        return from_logits(logits, rollouts.ids[tokens], temperature, names)
+
+    def save(self, folder: Path) -> None:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        self.model.save_pretrained(folder, max_shard_size="1000GB")  # one file: load_weights reads one
+        self.tokenizer.save_pretrained(folder)
+
+    def load_weights(self, folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        name = "adapter_model.safetensors" if (folder / "adapter_config.json").exists() else "model.safetensors"
+        state = load_file(folder / name)
+        if name == "adapter_model.safetensors":
+            from peft import set_peft_model_state_dict
+
+            set_peft_model_state_dict(self.model, state)
+            return
+        _, unexpected = self.model.load_state_dict(state, strict=False)  # tied weights are stored once
+        if unexpected:
+            raise InputError(f"{folder} holds weights this model does not have, such as {unexpected[0]!r}.")
+        self.model.tie_weights()
+
+    def frozen_copy(self) -> HuggingFacePolicy:
+        """A copy that does not train: the reference policy."""
+        model = copy.deepcopy(self.model).requires_grad_(False)
+        return HuggingFacePolicy(model, self.tokenizer, self.autocast)
+
+
+def padded_rows(rollouts: Rollouts, responses: Tensor) -> tuple[Tensor, Tensor]:
+    """Prompts and responses as right-padded rows.
+
+    A causal model never looks to the right, so the padding needs no mask.
+
+    Returns:
+        ids ``[b, T]`` and where every response starts in its row ``[b]``.
+    """
+    prompts = rollouts.prompts[responses]
+    prompt_lengths = ragged.lengths_of(rollouts.prompt_offsets)[prompts]
+    lengths = ragged.lengths_of(rollouts.token_offsets)[responses]
+    rows = rollouts.ids.new_zeros((len(responses), int((prompt_lengths + lengths).max())))
+    of_prompt, of_response = ragged.offsets_of(prompt_lengths), ragged.offsets_of(lengths)
+    rows[ragged.row_of(of_prompt), ragged.position_in_row(of_prompt)] = rollouts.prompt_ids[
+        ragged.ranges(rollouts.prompt_offsets[prompts], rollouts.prompt_offsets[prompts + 1])
+    ]
+    row = ragged.row_of(of_response)
+    rows[row, prompt_lengths[row] + ragged.position_in_row(of_response)] = rollouts.ids[
+        ragged.ranges(rollouts.token_offsets[responses], rollouts.token_offsets[responses + 1])
+    ]
+    return rows, prompt_lengths
+
+
+def _refuse_unsupported(model: Any, policy: HuggingFacePolicy) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Dropout) and module.p > 0:
+            raise InputError(
+                f"the model has dropout {module.p} at {name!r}, expected 0: the two passes of a step must "
+                "agree; set the dropout of the model (or of LoRA) to 0."
+            )
+    if getattr(policy.config, "router_aux_loss_coef", 0) and getattr(policy.config, "output_router_logits", False):
+        raise InputError("the model adds a mixture-of-experts auxiliary loss, which this trainer does not compute.")
+    ids = torch.arange(1, 9, device=policy.device)[None] % policy.vocabulary
+    with torch.no_grad():
+        whole = model(input_ids=ids, use_cache=False).logits
+        parts = policy.head(policy.trunk(input_ids=ids, use_cache=False)[0])
+    if whole.shape != parts.shape or not torch.allclose(whole, parts.to(whole.dtype), rtol=1e-2, atol=1e-2):
+        raise InputError(
+            f"{type(model).__name__} changes its logits after the output head (a soft cap or a scale), expected "
+            "logits = head(trunk): this model is not supported."
+        )
+
+
+def load(
+    path: str | Path, *, device: str = "cpu", dtype: str = "float32", autocast: str | None = None
+) -> HuggingFacePolicy:
+    """Load a policy from a folder or, where a hub is reachable, by name.
+
+    Args:
+        path: folder with a model and a tokenizer, or a hub name.
+        device: where to put it.
+        dtype: of the parameters: float32, bfloat16 or float64.
+        autocast: dtype of the training forward pass, or None.
+
+    Raises:
+        InputError: no such model, no tokenizer beside it, or an architecture that is not a causal language model.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    if os.path.isdir(path) and not os.path.exists(os.path.join(path, "config.json")):
+        raise InputError(f"{path} has no config.json, expected a Hugging Face model folder.")
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"cannot load a model from {str(path)!r} ({_first_line(error)}), expected a model folder or a hub name."
+        ) from None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{str(path)!r} has no tokenizer that can be loaded ({_first_line(error)}): save the tokenizer into the "
+            "same folder."
+        ) from None
+    if not len(tokenizer):
+        raise InputError(f"{str(path)!r} has no tokenizer: save the tokenizer into the same folder.")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=DTYPES[dtype])
+    except ValueError as error:
+        raise InputError(
+            f"{str(path)!r} is a {config.model_type} model, expected a causal language model ({_first_line(error)})."
+        ) from None
+    model.to(device).eval()
+    return HuggingFacePolicy(model, tokenizer, None if autocast is None else DTYPES[autocast])
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:160]

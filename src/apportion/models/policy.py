@@ -1,0 +1,59 @@
+"""What the trainer needs of a policy, whatever it is inside.
+
+Suffix legend: N tokens of a rollouts, n some of them, B responses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn import Parameter
+
+from apportion.rollouts import Rollouts
+
+LossOfTokens = Callable[[Mapping[str, Tensor], Tensor], Tensor]
+"""``(statistics of n tokens, their numbers [n]) -> scalar``; called on parts of a micro-batch, the parts add up."""
+
+
+class Policy(Protocol):
+    """A distribution over the next token, with parameters to train."""
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """The parameters that train."""
+        ...
+
+    def statistics(self, rollouts: Rollouts, responses: Tensor, names: Sequence[str]) -> Mapping[str, Tensor]:
+        """Statistics without gradient.
+
+        Args:
+            rollouts: whose tokens.
+            responses: rows of one micro-batch.
+            names: which, see :mod:`apportion.models.statistics`.
+
+        Returns:
+            one tensor a name, an entry for every trained token of those responses, in order.
+        """
+        ...
+
+    def accumulate(self, rollouts: Rollouts, responses: Tensor, names: Sequence[str], loss: LossOfTokens) -> None:
+        """Add the gradient of a loss over the trained tokens of one micro-batch to the parameters' ``grad``."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the weights (and whatever is needed to load them) into a folder."""
+        ...
+
+    def load_weights(self, folder: Path) -> None:
+        """Read weights written by :meth:`save` into this policy."""
+        ...
+
+
+def trained_tokens(rollouts: Rollouts, responses: Tensor) -> Tensor:
+    """Numbers of the trained tokens of some responses ``[n]``, in the order of ``responses``."""
+    from apportion.rollouts import ragged
+
+    tokens = ragged.ranges(rollouts.token_offsets[responses], rollouts.token_offsets[responses + 1])
+    return tokens[rollouts.trained[tokens]]

@@ -1,0 +1,119 @@
+"""A policy that is a table: one row of logits for every prompt and prefix.
+
+Small enough to enumerate, it takes the trainer's own path, so that what is claimed of a method can be compared with
+exact values in milliseconds.
+
+Suffix legend: S states, V vocabulary, n tokens, b rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from apportion.errors import InputError
+from apportion.models.policy import LossOfTokens, trained_tokens
+from apportion.models.statistics import check_names, from_logits
+from apportion.rollouts import Rollouts, ragged
+
+
+class TabularPolicy:
+    """Softmax of a table of logits ``[S, V]``.
+
+    A state is a prompt (its first token, from 0) and the tokens since, at most ``depth - 1`` of them.
+
+    Args:
+        vocabulary: V; token ids are 0..V - 1.
+        depth: longest response, in tokens.
+        prompts: how many prompts there are.
+        dtype: of the table.
+
+    Raises:
+        InputError: a table of more than ten million rows.
+
+    Example:
+        >>> TabularPolicy(vocabulary=2, depth=3).logits.shape
+        torch.Size([7, 2])
+    """
+
+    def __init__(self, vocabulary: int, depth: int, prompts: int = 1, dtype: torch.dtype = torch.float64) -> None:
+        self.vocabulary, self.depth, self.prompts = vocabulary, depth, prompts
+        self.starts = torch.tensor([sum(vocabulary**d for d in range(k)) for k in range(depth + 1)])
+        states = prompts * int(self.starts[-1])
+        if states > 10_000_000:
+            raise InputError(f"a table of {states} states is too large, expected at most ten million.")
+        self.logits = Parameter(torch.zeros((states, vocabulary), dtype=dtype))
+
+    @property
+    def device(self) -> torch.device:
+        return self.logits.device
+
+    def state(self, prompt: Tensor, prefix: Tensor) -> Tensor:
+        """Row of the table ``[b]`` for prompts ``[b]`` and prefixes ``[b, t]`` of equal length."""
+        length = prefix.shape[1]
+        if length >= self.depth:
+            raise InputError(f"a prefix of {length} tokens has no state, expected at most {self.depth - 1}.")
+        code = torch.zeros_like(prompt)
+        for t in range(length):
+            code = code * self.vocabulary + prefix[:, t]
+        return prompt * int(self.starts[-1]) + int(self.starts[length]) + code
+
+    def next_logits(self, prompt: Tensor, prefix: Tensor) -> Tensor:
+        """Logits ``[b, V]`` after a prefix; what the scripted engine asks for."""
+        return self.logits[self.state(prompt, prefix)]
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        return iter([("logits", self.logits)])
+
+    def states_of(self, rollouts: Rollouts) -> Tensor:
+        """The state every token was drawn from ``[N]``."""
+        lengths = ragged.lengths_of(rollouts.token_offsets)
+        prompt = rollouts.prompt_ids[rollouts.prompt_offsets[:-1]][rollouts.prompts]
+        position = ragged.position_in_row(rollouts.token_offsets)
+        result = torch.zeros_like(rollouts.ids)
+        code = torch.zeros_like(prompt)
+        for t in range(int(lengths.max()) if len(lengths) else 0):
+            rows = (lengths > t).nonzero().squeeze(1)
+            at = rollouts.token_offsets[rows] + t
+            result[at] = prompt[rows] * int(self.starts[-1]) + int(self.starts[t]) + code[rows]
+            code[rows] = code[rows] * self.vocabulary + rollouts.ids[at]
+        if len(position) and int(position.max()) >= self.depth:
+            raise InputError(f"a response has {int(position.max()) + 1} tokens, expected at most {self.depth}.")
+        return result
+
+    def statistics(self, rollouts: Rollouts, responses: Tensor, names: Sequence[str]) -> Mapping[str, Tensor]:
+        with torch.no_grad():
+            return self._statistics(rollouts, trained_tokens(rollouts, responses), names)
+
+    def accumulate(self, rollouts: Rollouts, responses: Tensor, names: Sequence[str], loss: LossOfTokens) -> None:
+        tokens = trained_tokens(rollouts, responses)
+        if len(tokens):
+            value = loss(self._statistics(rollouts, tokens, names), tokens)
+            if value.requires_grad:
+                value.backward()
+
+    def _statistics(self, rollouts: Rollouts, tokens: Tensor, names: Sequence[str]) -> Mapping[str, Tensor]:
+        check_names(names)
+        temperature = rollouts.temperature[rollouts.response_of_token[tokens]]
+        return from_logits(self.logits[self.states_of(rollouts)[tokens]], rollouts.ids[tokens], temperature, names)
+
+    def save(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        save_file({"logits": self.logits.detach().contiguous()}, folder / "model.safetensors")
+
+    def load_weights(self, folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        with torch.no_grad():
+            self.logits.copy_(load_file(folder / "model.safetensors")["logits"])
+
+    def frozen_copy(self) -> TabularPolicy:
+        """A copy that does not train: the reference policy."""
+        twin = TabularPolicy(self.vocabulary, self.depth, self.prompts, self.logits.dtype)
+        twin.logits = Parameter(self.logits.detach().clone(), requires_grad=False)
+        return twin

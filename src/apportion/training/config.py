@@ -1,0 +1,172 @@
+"""Everything a training run can be told, in one flat record."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from apportion.errors import InputError, unknown_name
+
+
+def needs_setting(other: str) -> Any:
+    """Mark a setting that is read only when another is set; giving it alone is an error."""
+    return {"only_with": other}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run. Recipes return one; the command line overrides fields."""
+
+    recipe: str = "custom"
+    """Name of the recipe this came from."""
+
+    # What is trained on what
+    model: str = "digits"
+    """A folder with a Hugging Face model, a hub name, a registered model, or package.module:name."""
+    tasks: tuple[str, ...] = ("running_sum",)
+    """Task sources: a registered name, a reasoning-gym data set, a file (.jsonl, .parquet, .csv), or package.module:name;
+    several are mixed, each optionally with a weight in front as in 0.7*chain_sum."""
+    verifier: str | None = None
+    """What checks answers; None: each task source's own."""
+    instruction: str = "{prompt}"
+    """Text around every prompt; {prompt} stands for the prompt."""
+    chat: bool | None = None
+    """Render prompts by the model's chat template; None: if it has one."""
+
+    # Credit and objective
+    credit: str = "grpo"
+    """Credit method: a name, a name with arguments such as tempo(norm_by_std=False), or package.module:name."""
+    objective: tuple[str, ...] = ("clip(high=0.28)",)
+    """Objectives, summed."""
+    max_unscored: float = 0.2
+    """Stop when more than this share of a batch has no verdict."""
+
+    # Sampling
+    prompts_per_step: int = 4
+    """Prompts a step."""
+    group_size: int = 16
+    """Responses a prompt."""
+    max_new_tokens: int = 64
+    """Longest response, in tokens."""
+    temperature: float = 1.0
+    """Sampling temperature."""
+    top_k: int = 0
+    """Draw among the k likeliest tokens; 0: all."""
+    top_p: float = 1.0
+    """Draw among the likeliest tokens holding this probability."""
+
+    # Updates
+    steps: int = 60
+    """Batches sampled and trained on."""
+    epochs: int = 1
+    """Passes over every batch."""
+    minibatches: int = 1
+    """Optimiser steps a pass; the batch is cut by whole groups."""
+    micro_batch_tokens: int = 16384
+    """Padded tokens in one forward pass; does not change the result."""
+    learning_rate: float = 3e-4
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises from 0."""
+    decay: str = "constant"
+    """What follows the rise: constant, or linear to 0 at the last step."""
+    beta1: float = 0.9
+    """AdamW: decay of the first moment."""
+    beta2: float = 0.99
+    """AdamW: decay of the second moment."""
+    weight_decay: float = 0.0
+    """AdamW: weight decay."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0: never."""
+    lora_rank: int = 0
+    """Rank of LoRA adapters; 0: train all weights."""
+    lora_alpha: float = field(default=32.0, metadata=needs_setting("lora_rank"))
+    """Scale of LoRA adapters."""
+    lora_targets: str = field(default="all-linear", metadata=needs_setting("lora_rank"))
+    """Modules with LoRA adapters."""
+    warm_start: str | None = None
+    """What to do to the model before reinforcement learning."""
+
+    # Numbers and machines
+    device: str = "auto"
+    """cpu, cuda, mps, or auto."""
+    dtype: str = "float32"
+    """Dtype of the trained weights."""
+    autocast: str | None = None
+    """Dtype of the training forward pass where it is narrower, such as bfloat16."""
+    sampling_dtype: str | None = None
+    """Dtype of the copy that samples; None: sample from the trained weights."""
+    mismatch_tolerance: float = 0.01
+    """Largest mean difference between the sampler's and the trainer's log-probs; a run above it stops."""
+    threads: int = 0
+    """Torch threads; 0: torch's own choice."""
+    seed: int = 0
+    """Everything random follows from it."""
+
+    # Watching
+    eval_prompts: int = 512
+    """Held-out prompts of the evaluations before and after; 0: none."""
+    eval_samples: int = 1
+    """Samples a held-out prompt."""
+    eval_every: int = 0
+    """Evaluate every so many steps too; 0: only before and after."""
+    record: tuple[str, ...] = ("entropy",)
+    """Statistics of the policy to store beside the log-probs."""
+    save_every: int = 20
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """Checkpoints kept beside the first."""
+    trackers: tuple[str, ...] = ()
+    """Also log metrics to: trackio, wandb, tensorboard."""
+
+    def __post_init__(self) -> None:
+        for name in ("prompts_per_step", "group_size", "epochs", "minibatches", "micro_batch_tokens", "save_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1.")
+        for name in ("steps", "warmup_steps", "eval_prompts", "lora_rank", "threads", "keep_checkpoints", "eval_every"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}, expected 0 or more.")
+        _one_of("decay", self.decay, ("constant", "linear"))
+        _one_of("dtype", self.dtype, ("float32", "bfloat16", "float64"))
+        for name in ("autocast", "sampling_dtype"):
+            if getattr(self, name) is not None:
+                _one_of(name, getattr(self, name), ("float32", "bfloat16"))
+        if not self.temperature > 0:
+            raise InputError(f"temperature is {self.temperature}, expected more than 0: training needs samples.")
+        if "{prompt}" not in self.instruction:
+            raise InputError(f"instruction is {self.instruction!r}, expected text with {{prompt}} in it.")
+        for setting in dataclasses.fields(self):
+            other = setting.metadata.get("only_with")
+            if other and not getattr(self, other) and getattr(self, setting.name) != setting.default:
+                raise InputError(
+                    f"{setting.name} is set but {other} is not, so nothing would read it: set {other} too."
+                )
+
+    def to_json(self) -> str:
+        """The settings as JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @staticmethod
+    def from_json(text: str, path: Path) -> TrainConfig:
+        """Settings written by :meth:`to_json`.
+
+        Raises:
+            InputError: not JSON, or a setting this version does not know.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError:
+            raise InputError(f"{path} is not JSON, expected the settings of a run.") from None
+        known = {f.name: f for f in dataclasses.fields(TrainConfig)}
+        for name in values:
+            if name not in known:
+                raise unknown_name(f"setting in {path}", name, known)
+        return TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _one_of(name: str, given: str, valid: tuple[str, ...]) -> None:
+    if given not in valid:
+        raise InputError(f"{name} is {given!r}, expected one of {', '.join(valid)}.")

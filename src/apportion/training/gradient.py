@@ -1,0 +1,129 @@
+"""The gradient of an objective, exact under any cut of the update batch.
+
+Two paths, equal up to rounding. An objective of scope ``token`` is a sum over tokens, so every micro-batch adds its
+share while its logits exist (*fused*). Any other is evaluated once on the statistics of the whole update batch; its
+gradient with respect to them is then pushed through the model, micro-batch by micro-batch (*pushed through*).
+
+Suffix legend: N tokens, n some of them, B responses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from apportion.credit import Clock, Credit
+from apportion.models.policy import Policy, trained_tokens
+from apportion.objectives import Loss, Objective, bind
+from apportion.rollouts import Rollouts, ragged
+
+
+def micro_batches(rollouts: Rollouts, max_tokens: int) -> list[Tensor]:
+    """Responses in parts whose padded rows hold at most ``max_tokens`` (a longer response is a part of its own).
+
+    Rows of similar length go together, to pad little.
+    """
+    lengths = ragged.lengths_of(rollouts.token_offsets) + ragged.lengths_of(rollouts.prompt_offsets)[rollouts.prompts]
+    order = torch.argsort(lengths, stable=True)
+    parts: list[list[int]] = []
+    for row, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        if parts and (len(parts[-1]) + 1) * length <= max_tokens:
+            parts[-1].append(row)
+        else:
+            parts.append([row])
+    return [torch.tensor(part, device=rollouts.device) for part in parts]
+
+
+def measure(policy: Policy, rollouts: Rollouts, names: Sequence[str], parts: Sequence[Tensor]) -> Mapping[str, Tensor]:
+    """Statistics of a policy at all trained tokens, 0 elsewhere.
+
+    Args:
+        policy: whose.
+        rollouts: whose tokens.
+        names: which statistics.
+        parts: micro-batches covering all responses once.
+
+    Returns:
+        a tensor ``[N]`` a name.
+    """
+    result: dict[str, Tensor] = {}
+    for part in parts:
+        tokens = trained_tokens(rollouts, part)
+        for name, values in policy.statistics(rollouts, part, names).items():
+            if name not in result:
+                result[name] = values.new_zeros(rollouts.n_tokens)
+            result[name][tokens] = values
+    return result
+
+
+def accumulate(
+    policy: Policy,
+    objective: Objective,
+    rollouts: Rollouts,
+    credit: Credit,
+    parts: Sequence[Tensor],
+    clock: Clock | None = None,
+    fused: bool | None = None,
+) -> Loss:
+    """Add the gradient of an objective on one update batch to the parameters' ``grad``.
+
+    Args:
+        policy: being trained.
+        objective: what is minimised.
+        rollouts: the update batch.
+        credit: its credit.
+        parts: micro-batches covering all responses once, in any cut.
+        clock: for objectives that read one.
+        fused: which path; None: fused where the scope allows.
+
+    Returns:
+        the loss of the whole batch and its metrics, detached.
+    """
+    batch = rollouts.with_column("trained", credit.trained, maker="credit")
+    if objective.scope == "token" and fused is not False:
+        return _fused(policy, objective, batch, credit, parts)
+    return _pushed_through(policy, objective, batch, credit, parts, clock)
+
+
+def _fused(policy: Policy, objective: Objective, batch: Rollouts, credit: Credit, parts: Sequence[Tensor]) -> Loss:
+    bound = bind(objective, batch, credit)
+    values: list[Tensor] = []
+    sums: dict[str, Tensor] = {}
+
+    def loss(now: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+        value, metrics = bound(now, tokens)
+        values.append(value.detach())
+        for name, total in metrics.items():
+            sums[name] = sums[name] + total if name in sums else total
+        return value
+
+    for part in parts:
+        policy.accumulate(batch, part, objective.now, loss)
+    count = max(int(credit.trained.sum()), 1)
+    total = torch.stack(values).sum() if values else torch.zeros((), device=batch.device)
+    return Loss(total, {name: value / count for name, value in sums.items()})
+
+
+def _pushed_through(
+    policy: Policy,
+    objective: Objective,
+    batch: Rollouts,
+    credit: Credit,
+    parts: Sequence[Tensor],
+    clock: Clock | None,
+) -> Loss:
+    now = {name: values.requires_grad_() for name, values in measure(policy, batch, objective.now, parts).items()}
+    loss = objective(now, batch, credit, clock)
+    if loss.value.requires_grad:
+        leaves = [now[name] for name in objective.now]
+        gradients = torch.autograd.grad(loss.value, leaves, allow_unused=True)
+        slopes = {n: g for n, g in zip(objective.now, gradients, strict=True) if g is not None}
+
+        def push(part_now: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+            return torch.stack([(slopes[n][tokens] * part_now[n]).sum() for n in slopes]).sum()
+
+        for part in parts:
+            policy.accumulate(batch, part, objective.now, push)
+    return Loss(loss.value.detach(), {name: value.detach() for name, value in loss.metrics.items()})
