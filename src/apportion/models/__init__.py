@@ -8,8 +8,9 @@ from typing import Any
 from apportion import registry
 from apportion.models.digits import digit_llama
 from apportion.models.smollm2 import smollm2
+from apportion.models.tabular import TabularPolicy
 
-MODELS: dict[str, Callable[..., Any]] = {"digits": digit_llama, "smollm2": smollm2}
+MODELS: dict[str, Callable[..., Any]] = {"digits": digit_llama, "smollm2": smollm2, "tabular": TabularPolicy}
 """Models by name; a builder returns a policy, or a folder to load one from."""
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from apportion.errors import InputError
+from apportion.models.codec import TokenizerCodec
 from apportion.models.policy import LossOfTokens, trained_tokens
 from apportion.models.statistics import check_names, chunk_size, from_logits
 from apportion.rollouts import Rollouts, ragged
@@ -57,6 +58,13 @@ class HuggingFacePolicy:
     @property
     def vocabulary(self) -> int:
         return int(self.config.vocab_size)
+
+    def codec(self, instruction: str = "{prompt}", chat: bool | None = None) -> TokenizerCodec:
+        """How this model reads tasks; responses end at the tokens its generation settings or tokenizer name."""
+        named = getattr(self.model, "generation_config", None) and self.model.generation_config.eos_token_id
+        ends = [*(named if isinstance(named, list) else [named]), self.tokenizer.eos_token_id]
+        end_ids = tuple(sorted({int(i) for i in ends if i is not None}))
+        return TokenizerCodec(self.tokenizer, end_ids, instruction, chat)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
@@ -140,9 +148,22 @@ class HuggingFacePolicy:
         self.model.tie_weights()
 
     def frozen_copy(self) -> HuggingFacePolicy:
-        """A copy that does not train: the reference policy."""
+        """The reference policy: with adapters the same weights with adapters off, else a copy that does not train."""
+        if hasattr(self.model, "disable_adapter"):
+            return _AdaptersOff(self.model, self.tokenizer, self.autocast)
         model = copy.deepcopy(self.model).requires_grad_(False)
         return HuggingFacePolicy(model, self.tokenizer, self.autocast)
+
+
+class _AdaptersOff(HuggingFacePolicy):
+    """The model under its adapters."""
+
+    def statistics(self, rollouts: Rollouts, responses: Tensor, names: Sequence[str]) -> Mapping[str, Tensor]:
+        with self.model.disable_adapter():
+            return super().statistics(rollouts, responses, names)
+
+    def load_weights(self, folder: Path) -> None:
+        """Nothing to read: the weights under the adapters never change."""
 
 
 def padded_rows(rollouts: Rollouts, responses: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from apportion.rollouts import Rollouts
+from apportion.models.codec import Codec
+from apportion.rollouts import Rollouts, ragged
 
 LossOfTokens = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 """``(statistics of n tokens, their numbers [n]) -> scalar``; called on parts of a micro-batch, the parts add up."""
@@ -20,6 +22,17 @@ LossOfTokens = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 
 class Policy(Protocol):
     """A distribution over the next token, with parameters to train."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def codec(self, instruction: str, chat: bool | None) -> Codec:
+        """How this policy reads tasks and writes answers."""
+        ...
+
+    def frozen_copy(self) -> Policy:
+        """A copy that does not train: the reference policy."""
+        ...
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """The parameters that train."""
@@ -53,7 +66,5 @@ class Policy(Protocol):
 
 def trained_tokens(rollouts: Rollouts, responses: Tensor) -> Tensor:
     """Numbers of the trained tokens of some responses ``[n]``, in the order of ``responses``."""
-    from apportion.rollouts import ragged
-
     tokens = ragged.ranges(rollouts.token_offsets[responses], rollouts.token_offsets[responses + 1])
     return tokens[rollouts.trained[tokens]]

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from apportion.errors import InputError
+from apportion.models.codec import NumberCodec
 from apportion.models.policy import LossOfTokens, trained_tokens
 from apportion.models.statistics import check_names, from_logits
 from apportion.rollouts import Rollouts, ragged
@@ -31,6 +32,7 @@ class TabularPolicy:
         depth: longest response, in tokens.
         prompts: how many prompts there are.
         dtype: of the table.
+        end_ids: tokens that end a response early.
 
     Raises:
         InputError: a table of more than ten million rows.
@@ -40,17 +42,29 @@ class TabularPolicy:
         torch.Size([7, 2])
     """
 
-    def __init__(self, vocabulary: int, depth: int, prompts: int = 1, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(
+        self,
+        vocabulary: int,
+        depth: int,
+        prompts: int = 1,
+        dtype: str = "float64",
+        end_ids: tuple[int, ...] = (),
+    ) -> None:
+        self.end_ids = tuple(end_ids)
         self.vocabulary, self.depth, self.prompts = vocabulary, depth, prompts
         self.starts = torch.tensor([sum(vocabulary**d for d in range(k)) for k in range(depth + 1)])
         states = prompts * int(self.starts[-1])
         if states > 10_000_000:
             raise InputError(f"a table of {states} states is too large, expected at most ten million.")
-        self.logits = Parameter(torch.zeros((states, vocabulary), dtype=dtype))
+        self.logits = Parameter(torch.zeros((states, vocabulary), dtype=getattr(torch, dtype)))
 
     @property
     def device(self) -> torch.device:
         return self.logits.device
+
+    def codec(self, instruction: str = "{prompt}", chat: bool | None = None) -> NumberCodec:
+        """Prompts are numbers; there is no text to put around them."""
+        return NumberCodec(self.end_ids)
 
     def state(self, prompt: Tensor, prefix: Tensor) -> Tensor:
         """Row of the table ``[b]`` for prompts ``[b]`` and prefixes ``[b, t]`` of equal length."""
@@ -114,6 +128,6 @@ class TabularPolicy:
 
     def frozen_copy(self) -> TabularPolicy:
         """A copy that does not train: the reference policy."""
-        twin = TabularPolicy(self.vocabulary, self.depth, self.prompts, self.logits.dtype)
+        twin = TabularPolicy(self.vocabulary, self.depth, self.prompts, end_ids=self.end_ids)
         twin.logits = Parameter(self.logits.detach().clone(), requires_grad=False)
         return twin
