@@ -191,6 +191,7 @@ class Stage:
         reads_clock: it must be given a clock.
         covers: origins of the responses it credits; others get advantage 0 and keep their masks.
         sees_unknown: reward components whose unknown members it wants to see instead of having them dropped.
+        compares_groups: an episode's credit comes from others of its group, so groups of one get none.
     """
 
     apply: Apply
@@ -200,6 +201,7 @@ class Stage:
     reads_clock: bool = False
     covers: tuple[str, ...] = ("policy", "hinted")
     sees_unknown: tuple[str, ...] = ()
+    compares_groups: bool = False
 
     def __call__(
         self, rollouts: Rollouts, state: Any = None, clock: Clock | None = None, unscored: str = "error"
@@ -298,6 +300,7 @@ def _combine(stages: Sequence[Stage], apply: Apply, bias: Bias | None) -> Stage:
         reads_clock=any(stage.reads_clock for stage in stages),
         covers=stages[0].covers,
         sees_unknown=_union([stage.sees_unknown for stage in stages]),
+        compares_groups=any(stage.compares_groups for stage in stages),
     )
 
 

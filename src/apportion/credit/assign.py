@@ -42,6 +42,19 @@ class Credit:
         """Advantages as a right-padded matrix ``[B, width]``, for trainers that pad."""
         return to_padded(self.rollouts, self.advantages, width)
 
+    def select(self, episodes: Tensor) -> Credit:
+        """The credit of some episodes (mask or indices)."""
+        index = self.rollouts.indices(episodes)
+        return Credit(
+            self.rollouts.select(episodes),
+            self.advantages[index["token"]],
+            self.trained[index["token"]],
+            self.counted[index["token"]],
+            {name: column.take(index[split_name(name)[0]]) for name, column in self.columns.items()},
+            self.state,
+            self.unknown[index["episode"]],
+        )
+
     def record(self) -> Rollouts:
         """The rollouts with credit as columns, as the store keeps them."""
         result = self.rollouts.with_column("credit/advantages", self.advantages)

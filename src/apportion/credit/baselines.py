@@ -53,7 +53,7 @@ def grpo(
         else Bias(Claim.EXACT_UP_TO_SCALE, "the mean includes the response itself: (n - 1)/n of the gradient")
     )
 
-    @estimator(needs=(f"reward/{component}",), bias=bias)
+    @estimator(needs=(f"reward/{component}",), bias=bias, compares_groups=True)
     def group_relative(work: Work) -> Tensor:
         advantage_E = relative(
             work.up(component),
@@ -86,7 +86,7 @@ def rloo(component: str = "outcome", singleton: Singleton = "zero") -> Stage:
         [1.0, -0.5, -0.5]
     """
 
-    @estimator(needs=(f"reward/{component}",), bias=EXACT)
+    @estimator(needs=(f"reward/{component}",), bias=EXACT, compares_groups=True)
     def leave_one_out(work: Work) -> Tensor:
         advantage_E = relative(
             work.up(component),

@@ -39,7 +39,7 @@ def tempo(component: str = "outcome", norm_by_std: bool = True, eps: float = 1e-
 
     bias = Bias(Claim.BIASED, "prefix means include the episode itself; exact only as groups grow")
 
-    @estimator(needs=(f"reward/{component}",), bias=bias)
+    @estimator(needs=(f"reward/{component}",), bias=bias, compares_groups=True)
     def prefix_change(work: Work) -> Result:
         reward_E = work.up(component)
         tree = prefix_tree(work.rollouts)

@@ -36,7 +36,7 @@ def clip(
         dual: bound of the dual clip, above 1; None: none.
         aggregate: how token terms are averaged, see :mod:`apportion.objectives.aggregate`.
 
-    Metrics: ``clip_fraction`` (the clipped term is larger), ``dual_clip_fraction``, ``kl_old`` (mean log pi_old - log pi).
+    Metrics: ``clip_fraction`` (the clipped term is larger), ``dual_clip_fraction``, ``kl_old`` (log pi_old - log pi).
 
     Raises:
         InputError: a negative clip, or ``dual`` at most 1.

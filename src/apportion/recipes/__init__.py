@@ -1,0 +1,16 @@
+"""Named configurations, one function each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from apportion.recipes.instruct import instruct
+from apportion.recipes.quickstart import quickstart
+from apportion.recipes.tabular import tabular
+from apportion.training.config import TrainConfig
+
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    "quickstart": quickstart,
+    "instruct": instruct,
+    "tabular": tabular,
+}

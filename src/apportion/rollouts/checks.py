@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.rollouts.columns import Column, split_name
+from apportion.rollouts.columns import EVERY_ROW, Column, split_name
 
 if TYPE_CHECKING:
     from apportion.rollouts.model import Rollouts
@@ -77,7 +77,7 @@ def _check_column(rollouts: Rollouts, name: str, column: Column) -> None:
         raise InputError(f"column {name!r} has {len(column)} entries, expected {rows}, one a {level}.")
     if column.present is not None and (column.present.dtype != torch.bool or column.present.shape != (rows,)):
         raise InputError(f"the presence mask of {name!r} must be bool of shape ({rows},).")
-    if short in ("trained", "weight") and column.present is not None and not bool(column.present.all()):
+    if short in EVERY_ROW and column.present is not None and not bool(column.present.all()):
         raise InputError(f"column {name!r} has missing entries, expected one for every token.")
     if not isinstance(column.values, Tensor):
         return

@@ -14,6 +14,9 @@ from apportion.errors import InputError
 FIXED_LEVELS = ("token", "response", "episode", "pair")
 """Levels every rollouts have; any other level is a kind of span."""
 
+EVERY_ROW = ("trained", "weight")
+"""Columns without missing entries: where there is none, all is trained, with weight 1."""
+
 
 @dataclass(frozen=True, eq=False)
 class Column:
@@ -66,15 +69,25 @@ def concatenate(columns: list[Column | None], lengths: list[int], name: str) -> 
     """One column from several tables end to end; a table without it contributes missing rows.
 
     Raises:
-        InputError: the parts were made by different makers or with different settings, or mix text and numbers.
+        InputError: the parts were made by different makers or with different settings, have other numbers of
+            entries a row, or mix text and numbers.
     """
     given = [column for column in columns if column is not None]
     first = given[0]
-    for column in given[1:]:
-        if (column.maker, dict(column.parameters)) != (first.maker, dict(first.parameters)):
+    if split_name(name)[1] in EVERY_ROW and isinstance(first.values, Tensor):
+        # A part that does not say which tokens are trained, or weighted how, has all trained, and weighted alike.
+        ones = [first.values.new_ones(n) for n in lengths]
+        columns = [replace(first, values=one) if c is None else c for c, one in zip(columns, ones, strict=True)]
+    for other in given[1:]:
+        if (other.maker, dict(other.parameters)) != (first.maker, dict(first.parameters)):
             raise InputError(
                 f"cannot join column {name!r}: one part was made by {first.maker} with {dict(first.parameters)}, "
-                f"another by {column.maker} with {dict(column.parameters)}; make it again for all."
+                f"another by {other.maker} with {dict(other.parameters)}; make it again for all."
+            )
+        if isinstance(first.values, Tensor) and other.tensor.shape[1:] != first.values.shape[1:]:
+            raise InputError(
+                f"cannot join column {name!r}: rows of one part have shape {tuple(first.values.shape[1:])}, of another "
+                f"{tuple(other.tensor.shape[1:])}; make it again for all."
             )
     everywhere = all(c is not None and c.present is None for c in columns)
     if isinstance(first.values, Tensor):

@@ -19,6 +19,7 @@ tokens are missing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -128,8 +129,11 @@ class Rollouts:
         prompt_ids, prompt_offsets = ragged.flatten(prompt_rows, torch.int64)
         starts = [i for i, e in enumerate(episodes or []) if i == 0 or episodes[i - 1] != e]  # type: ignore[index]
         bounds = [*starts, len(ids)] if episodes is not None else list(range(len(ids) + 1))
-        if len(groups) != len(ids):
-            raise InputError(f"got {len(groups)} group ids for {len(ids)} responses, expected one each.")
+        for name, given in (("group ids", groups), ("episodes", episodes)):
+            if given is not None and len(given) != len(ids):
+                raise InputError(f"got {len(given)} {name} for {len(ids)} responses, expected one each.")
+        if any(len(set(groups[a:b])) > 1 for a, b in itertools.pairwise(bounds)):
+            raise InputError("the responses of an episode are in different groups, expected one group an episode.")
         result = Rollouts(
             ids=flat,
             token_offsets=offsets,
@@ -328,9 +332,11 @@ class Rollouts:
         """A reward component with its ``scored`` column; where not scored it is unknown."""
         if scored is None:
             scored = torch.ones(values.shape, dtype=torch.bool, device=values.device)
-        return self.with_column(f"{level}:reward/{component}", values, present, maker).with_column(
-            f"{level}:scored/{component}", scored, present, maker
-        )
+        both = {
+            f"{level}:reward/{component}": Column(values, present, maker),
+            f"{level}:scored/{component}": Column(scored, present, maker),
+        }
+        return replace(self, columns={**self.columns, **both})
 
     def with_spans(self, kind: str, starts: Tensor, ends: Tensor) -> Rollouts:
         """Spans of one kind added; columns of that kind come after."""
@@ -349,7 +355,7 @@ class Rollouts:
         index = episodes.nonzero().squeeze(1) if episodes.dtype == torch.bool else episodes
         responses = ragged.ranges(self.response_offsets[index], self.response_offsets[index + 1])
         tokens = ragged.ranges(self.token_offsets[responses], self.token_offsets[responses + 1])
-        taken = {"token": tokens, "response": responses, "episode": index}
+        taken = {"token": tokens, "response": responses, "episode": index, "pair": index.new_zeros(0)}
         for kind in self.spans:
             bounds = torch.arange(self.n_responses + 1, device=self.device)
             by_response = torch.searchsorted(self.response_of_span[kind], bounds)

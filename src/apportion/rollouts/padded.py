@@ -36,8 +36,8 @@ def from_padded(
 
     Example:
         >>> import torch
-        >>> r = from_padded(torch.tensor([[1, 2, 0]]), torch.tensor([[1, 1, 0]]), torch.tensor([1.0]), torch.tensor([0]))
-        >>> r.ids.tolist()
+        >>> ids, mask = torch.tensor([[1, 2, 0]]), torch.tensor([[1, 1, 0]])
+        >>> from_padded(ids, mask, rewards=torch.tensor([1.0]), groups=torch.tensor([0])).ids.tolist()
         [1, 2]
     """
     if ids.dim() != 2 or mask.shape != ids.shape:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,7 +63,7 @@ def flatten(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> tuple[Tensor
     return values, offsets_of(lengths)
 
 
-def unflatten(values: Tensor, offsets: Tensor) -> list[list[float]]:
+def unflatten(values: Tensor, offsets: Tensor) -> list[list[Any]]:
     """The inverse of :func:`flatten`."""
     flat, bounds = values.tolist(), offsets.tolist()
     return [flat[start:end] for start, end in itertools.pairwise(bounds)]

@@ -63,6 +63,10 @@ class Generated:
 class Engine(Protocol):
     """Draws responses."""
 
+    def refresh(self) -> None:
+        """Draw from the current weights from now on."""
+        ...
+
     def generate(
         self, prompts: Sequence[Sequence[int]], copies: int, settings: SamplingSettings, generator: torch.Generator
     ) -> Generated:

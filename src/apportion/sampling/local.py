@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,12 +16,21 @@ class LocalEngine:
     """Draws from a transformers causal language model.
 
     Args:
-        model: the model, or a narrower copy of it.
+        model: the model being trained.
         context: longest prompt and response together, in tokens.
+        dtype: sample from a copy in this dtype; None: from the model itself.
     """
 
-    def __init__(self, model: Any, context: int) -> None:
-        self.model, self.context = model, context
+    def __init__(self, model: Any, context: int, dtype: torch.dtype | None = None) -> None:
+        self.source, self.context = model, context
+        self.model = model if dtype is None else copy.deepcopy(model).to(dtype).requires_grad_(False)
+
+    def refresh(self) -> None:
+        """Bring the copy up to date with the trained weights."""
+        if self.model is not self.source:
+            with torch.no_grad():
+                for ours, theirs in zip(self.model.parameters(), self.source.parameters(), strict=True):
+                    ours.copy_(theirs)
 
     @torch.no_grad()
     def generate(

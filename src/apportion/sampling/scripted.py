@@ -22,6 +22,9 @@ class ScriptedEngine:
     def __init__(self, next_logits: Callable[[Tensor, Tensor], Tensor], device: str = "cpu") -> None:
         self.next_logits, self.device = next_logits, torch.device(device)
 
+    def refresh(self) -> None:
+        """Nothing to do: the function is asked anew for every token."""
+
     @torch.no_grad()
     def generate(
         self, prompts: Sequence[Sequence[int]], copies: int, settings: SamplingSettings, generator: torch.Generator

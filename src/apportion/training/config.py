@@ -27,8 +27,8 @@ class TrainConfig:
     model: str = "digits"
     """A folder with a Hugging Face model, a hub name, a registered model, or package.module:name."""
     tasks: tuple[str, ...] = ("running_sum",)
-    """Task sources: a registered name, a reasoning-gym data set, a file (.jsonl, .parquet, .csv), or package.module:name;
-    several are mixed, each optionally with a weight in front as in 0.7*chain_sum."""
+    """Task sources: a registered name, a reasoning-gym data set, a file (.jsonl, .parquet, .csv), or
+    package.module:name; several are mixed, each optionally with a weight in front as in 0.7*chain_sum."""
     verifier: str | None = None
     """What checks answers; None: each task source's own."""
     instruction: str = "{prompt}"
@@ -164,7 +164,8 @@ class TrainConfig:
         for name in values:
             if name not in known:
                 raise unknown_name(f"setting in {path}", name, known)
-        return TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return TrainConfig(**settings)
 
 
 def _one_of(name: str, given: str, valid: tuple[str, ...]) -> None:

@@ -1,0 +1,62 @@
+"""apportion: reinforcement learning for language models in which you choose the credit.
+
+Usage: apportion VERB [ARGUMENTS], and apportion VERB --help for each.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from apportion.errors import ApportionError, unknown_name
+
+VERBS = {
+    "train": "train a policy: apportion train quickstart",
+    "rollout": "sample and score responses into a file",
+    "credit": "credit stored rollouts under a method",
+    "eval": "measure a policy on held-out tasks",
+    "methods": "list credit methods and objectives",
+    "doctor": "what this machine can run",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb; returns the exit code: 0 done, 2 bad input, 3 a run that had to stop, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print((__doc__ or "").strip() + "\n")
+        for verb, what in VERBS.items():
+            print(f"  {verb:10}{what}")
+        return 0
+    if words[0] in ("-V", "--version"):
+        from apportion import __version__
+
+        print(__version__)
+        return 0
+    try:
+        if words[0] not in VERBS:
+            raise unknown_name("verb", words[0], VERBS)
+        return int(importlib.import_module(f"apportion.cli.{words[0]}").main(words[1:]) or 0)
+    except ApportionError as error:
+        print(f"apportion: {error}", file=sys.stderr)
+        return 3 if isinstance(error, RuntimeError) else 2
+    except ModuleNotFoundError as error:
+        if error.name and not error.name.startswith("apportion"):
+            print(
+                f'apportion: {words[0]} needs {error.name}, which is not installed: run pip install "apportion[train]".',
+                file=sys.stderr,
+            )
+            return 2
+        raise
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: nothing left to say
+        return 0
+    except KeyboardInterrupt:
+        print("apportion: interrupted.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Sampling and scoring together: tasks in, rollouts with text and verdicts out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from apportion.models.codec import Codec
+from apportion.rewards.verdict import Verdict, Verifier
+from apportion.rollouts import Rollouts, ragged
+from apportion.sampling import Engine, SamplingSettings, sample_groups
+from apportion.tasks.task import Task
+
+
+def sample(
+    engine: Engine,
+    codec: Codec,
+    tasks: Sequence[Task],
+    group_size: int,
+    settings: SamplingSettings,
+    generator: torch.Generator,
+    first_group: int = 0,
+    policy_version: int = 0,
+) -> Rollouts:
+    """Draw responses to every task, with their text beside the tokens."""
+    prompts = [codec.encode(task) for task in tasks]
+    rollouts = sample_groups(engine, prompts, group_size, settings, generator, first_group, policy_version)
+    texts = [codec.decode(row) for row in ragged.unflatten(rollouts.ids, rollouts.token_offsets)]
+    of_response = [tasks[i] for i in rollouts.prompts.tolist()]
+    return (
+        rollouts.with_column("response:text", texts, maker="sampling")
+        .with_column("response:prompt_text", [task.text for task in of_response], maker="sampling")
+        .with_column("response:answer", [task.answer for task in of_response], maker="tasks")
+        .with_column("response:task_source", [task.source for task in of_response], maker="tasks")
+    )
+
+
+def score(rollouts: Rollouts, tasks: Sequence[Task], verifiers: Mapping[str, Verifier]) -> Rollouts:
+    """Ask the verifier of every task's source; no verdict is unknown, not 0.
+
+    Args:
+        rollouts: one response an episode, prompts numbered as ``tasks``.
+        tasks: what was asked.
+        verifiers: by task source.
+    """
+    texts = rollouts.columns["response:text"].text
+    verdicts: list[Verdict | None] = [None] * rollouts.n_responses
+    of_response = [tasks[i] for i in rollouts.prompts.tolist()]
+    for source, verifier in verifiers.items():
+        rows = [i for i, task in enumerate(of_response) if task.source == source]
+        answers = verifier([of_response[i] for i in rows], [texts[i] or "" for i in rows])
+        for i, verdict in zip(rows, answers, strict=True):
+            verdicts[i] = verdict
+    given = [verdict or Verdict(None, "no verifier for this task source") for verdict in verdicts]
+    values = torch.tensor([0.0 if v.score is None else v.score for v in given], dtype=torch.float64)
+    scored = torch.tensor([v.known for v in given])
+    rollouts = rollouts.with_reward("outcome", values.to(rollouts.device), scored.to(rollouts.device), maker="verifier")
+    return rollouts.with_column("episode:reason", [v.reason for v in given], maker="verifier")

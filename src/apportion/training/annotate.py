@@ -1,0 +1,47 @@
+"""Columns that models make: statistics of the policy before the update, and of the reference policy.
+
+Suffix legend: N tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from apportion.models.policy import Policy
+from apportion.rollouts import Rollouts
+from apportion.rollouts.columns import split_name
+from apportion.training.gradient import measure, micro_batches
+
+
+def sources_in(needs: Sequence[str]) -> dict[str, list[str]]:
+    """Statistics that columns ask for, by the model that makes them.
+
+    Example:
+        >>> sources_in(["log_probs/old", "entropy/old", "log_probs/reference", "credit/advantages"])
+        {'old': ['log_probs', 'entropy'], 'reference': ['log_probs']}
+    """
+    found: dict[str, list[str]] = {}
+    for need in needs:
+        level, name = split_name(need)
+        statistic, _, source = name.partition("/")
+        if level == "token" and source in ("old", "reference"):
+            found.setdefault(source, []).append(statistic)
+    return {source: list(dict.fromkeys(names)) for source, names in found.items()}
+
+
+def annotate(
+    rollouts: Rollouts, policies: Mapping[str, Policy], wanted: Mapping[str, Sequence[str]], max_tokens: int
+) -> Rollouts:
+    """Add statistics of models, such as ``log_probs/old``.
+
+    Args:
+        rollouts: what to measure.
+        policies: by the name that goes behind the slash.
+        wanted: statistics by the same names.
+        max_tokens: padded tokens in one forward pass.
+    """
+    parts = micro_batches(rollouts, max_tokens)
+    for source, names in wanted.items():
+        for name, values in measure(policies[source], rollouts, names, parts).items():
+            rollouts = rollouts.with_statistic(f"{name}/{source}", values, "trainer")
+    return rollouts

@@ -1,0 +1,297 @@
+"""The training loop: sample, score, credit, update, store; again and again, resumable at any instant.
+
+A checkpoint after step k holds everything that step k + 1 reads. Everything else a run writes after its last
+checkpoint is made again, equal to the bit, by a resumed run.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import torch
+
+from apportion import registry
+from apportion.credit import Clock, Credit
+from apportion.errors import InputError, RunStopped
+from apportion.evals.accuracy import evaluate
+from apportion.models.policy import Policy
+from apportion.rewards.collect import sample, score
+from apportion.training.annotate import annotate
+from apportion.training.checkpoints import is_disk_full
+from apportion.training.metrics import batch_metrics
+from apportion.training.run_folder import RunFolder
+from apportion.training.seeds import derive, torch_generator
+from apportion.training.setup import Parts, set_up
+from apportion.training.warm_start import WARM_STARTS
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a run, for whoever watches.
+
+    Attributes:
+        name: ``begun``, ``warming``, ``sampled``, ``credited``, ``updated``, ``stored``, ``stepped``, ``writing``,
+            ``renamed``, ``evaluating``, ``evaluated`` or ``finished``.
+        step: steps done, or the step under way.
+        values: what there is to say.
+    """
+
+    name: str
+    step: int
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+Observer = Callable[[Event], None]
+
+
+def train(run: RunFolder, parts: Parts, observers: Sequence[Observer] = ()) -> dict[str, Any] | None:
+    """Run to the end, from the newest good checkpoint if there is one.
+
+    Args:
+        run: where everything goes.
+        parts: what the run is made of, from :func:`apportion.training.setup.set_up`.
+        observers: told of every event; trackers, progress and tests watch here.
+
+    Returns:
+        the summary, or None when Ctrl-C stopped the run after a step (it is saved and can be resumed).
+
+    Raises:
+        RunStopped: a loss that is not finite, too many unknown rewards, samplers and trainers that disagree, or a full
+            disk. Checkpoints stay good.
+    """
+    with _Interruption() as interruption:
+        try:
+            return _Run(run, parts, observers).go(interruption)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            raise RunStopped(
+                f"the disk is full: {error.filename or run.path} could not be written. The checkpoints in "
+                f"{run.path / 'checkpoints'} are intact; free some space and go on with --resume {run.path}."
+            ) from None
+
+
+class _Run:
+    """What a run carries from step to step."""
+
+    def __init__(self, run: RunFolder, parts: Parts, observers: Sequence[Observer]) -> None:
+        self.run, self.parts, self.config, self.observers = run, parts, parts.config, observers
+        self.credit_state: Any = None
+        self.step = 0
+        self.seconds = 0.0
+        self.reference: Policy | None = None
+
+    def go(self, interruption: _Interruption) -> dict[str, Any] | None:
+        self._begin()
+        started = time.monotonic() - self.seconds
+        while self.step < self.config.steps:
+            metrics = self._step()
+            self.step += 1
+            self.seconds = time.monotonic() - started
+            self.run.append("metrics.jsonl", {"step": self.step, "seconds": self.seconds, **metrics})
+            self._tell("stepped", **metrics)
+            last = self.step == self.config.steps
+            if last or (self.config.eval_every and self.step % self.config.eval_every == 0):
+                self._evaluate()
+                self.seconds = time.monotonic() - started
+            if last or interruption.asked or self.step % self.config.save_every == 0:
+                self._save()
+            if interruption.asked and not last:
+                return None
+        return self._finish()
+
+    def _begin(self) -> None:
+        """Go on from the newest good checkpoint, or start: warm up, evaluate, write the first checkpoint."""
+        newest = self.run.checkpoints.newest_good()
+        self.run.rewind(-1 if newest is None else newest)
+        if newest is None:
+            began = time.monotonic()
+            self._tell("begun", resumed=False)
+            if self.config.warm_start is not None:
+                self._warm_start(self.config.warm_start)
+            self._prepare_reference()
+            self.parts.engine.refresh()
+            self._evaluate()
+            self.seconds = time.monotonic() - began
+            self._save()
+            return
+        state = self.run.checkpoints.read(newest)
+        self.parts.policy.load_weights(self.run.checkpoints.model(0))
+        self._prepare_reference()
+        self.parts.policy.load_weights(self.run.checkpoints.model(newest))
+        self.parts.learner.restore(state["learner"])
+        self.parts.curriculum.restore(state["curriculum"])
+        self.credit_state, self.step, self.seconds = state["credit"], state["step"], state["seconds"]
+        _restore_generators(state["generators"])
+        self.parts.engine.refresh()
+        self._tell("begun", resumed=True)
+
+    def _prepare_reference(self) -> None:
+        if "reference" in self.parts.wanted:
+            self.reference = self.parts.policy.frozen_copy()
+
+    def _warm_start(self, spec: str) -> None:
+        warm_start = registry.build(spec, WARM_STARTS, "warm start")
+        tasks = [task for part in self.parts.curriculum.parts for task in part.train]
+        seed = derive(self.config.seed, "warm start")
+        report = lambda step, loss: self._tell("warming", warm_step=step, loss=loss)  # noqa: E731
+        warm_start(self.parts.policy, self.parts.codec, tasks, seed, report)
+
+    def _step(self) -> dict[str, float]:
+        config, parts, began = self.config, self.parts, time.monotonic()
+        clock = Clock(self.step, config.steps)
+        tasks = parts.curriculum.next(config.prompts_per_step, self.step)
+        device = parts.policy.device
+        generator = torch_generator(device, config.seed, "sampling", self.step)
+        first = self.step * config.prompts_per_step
+        rollouts = sample(
+            parts.engine, parts.codec, tasks, config.group_size, parts.sampling, generator, first, self.step
+        )
+        self._tell("sampled", tokens=rollouts.n_tokens)
+        rollouts = score(rollouts, tasks, parts.verifiers)
+        models = {"old": parts.policy} | ({"reference": self.reference} if self.reference else {})
+        rollouts = annotate(rollouts, models, parts.wanted, config.micro_batch_tokens)
+        credit = parts.method(rollouts, self.credit_state, clock, unscored="drop")
+        self.credit_state = credit.state
+        metrics = batch_metrics(credit)
+        self._refuse_bad_batch(credit, metrics)
+        self._tell("credited")
+        metrics |= parts.learner.update(credit, clock)
+        parts.engine.refresh()
+        self._tell("updated")
+        self.run.rollouts.write(self.step + 1, credit.record())
+        self._tell("stored")
+        seconds = time.monotonic() - began
+        return metrics | {"tokens_per_second": rollouts.n_tokens / seconds, "step_seconds": seconds}
+
+    def _refuse_bad_batch(self, credit: Credit, metrics: Mapping[str, float]) -> None:
+        if metrics["unknown"] > self.config.max_unscored:
+            reasons = credit.rollouts.columns["episode:reason"].text
+            example = next(r for r, u in zip(reasons, credit.unknown.tolist(), strict=True) if u)
+            raise RunStopped(
+                f"{metrics['unknown']:.0%} of the responses of step {self.step + 1} have no verdict (for example: "
+                f"{example}), expected at most {self.config.max_unscored:.0%}: mend the verifier or raise max_unscored."
+            )
+        if metrics["mismatch_mean"] > self.config.mismatch_tolerance:
+            raise RunStopped(
+                f"sampler and trainer disagree at step {self.step + 1}: their log-probs differ by "
+                f"{metrics['mismatch_mean']:.3g} on average and {metrics['mismatch_max']:.3g} at most, expected "
+                f"a mean of at most {self.config.mismatch_tolerance}: sample in a wider dtype or raise mismatch_tolerance."
+            )
+
+    def _evaluate(self) -> None:
+        if not self.parts.held_out:
+            return
+        self._tell("evaluating")
+        config, parts = self.config, self.parts
+        # The same seed every time, so that before and after differ by the policy alone.
+        generator = torch_generator(parts.policy.device, config.seed, "evaluation")
+        result = evaluate(
+            parts.engine,
+            parts.codec,
+            parts.held_out,
+            parts.verifiers,
+            parts.sampling,
+            generator,
+            samples=config.eval_samples,
+            ks=[k for k in (1, 4, 16, 64) if k <= config.eval_samples],
+        )
+        record = {"step": self.step, **result.as_dict()}
+        self.run.append("evaluations.jsonl", record)
+        self._tell("evaluated", **record)
+
+    def _save(self) -> None:
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "learner": self.parts.learner.state(),
+            "curriculum": self.parts.curriculum.state(),
+            "credit": self.credit_state,
+            "generators": _generators(),
+        }
+        self.run.checkpoints.write(self.step, self.parts.policy, state, during=self._tell)
+
+    def _finish(self) -> dict[str, Any]:
+        evaluations = self.run.lines("evaluations.jsonl")
+        summary: dict[str, Any] = {"steps": self.step, "seconds": round(self.seconds, 1)}
+        if evaluations:
+            for when, record in (("before", evaluations[0]), ("after", evaluations[-1])):
+                for kind, estimate in (("accuracy", record["sampled"]["pass@1"]), ("greedy", record["greedy"])):
+                    summary[f"{kind}.{when}"] = estimate["value"]
+                    summary[f"{kind}.{when}.interval"] = [estimate["low"], estimate["high"]]
+        summary["checkpoint"] = str(self.run.checkpoints.model(self.step))
+        self.run.write("summary.json", summary)
+        self._tell("finished", **summary)
+        return summary
+
+    def _tell(self, name: str, **values: Any) -> None:
+        event = Event(name, self.step, values)
+        for observer in self.observers:
+            observer(event)
+
+
+def resume(run: RunFolder, config: Any, observers: Sequence[Observer] = ()) -> dict[str, Any] | None:
+    """Go on with a run that was begun before.
+
+    Raises:
+        InputError: it has done all its steps.
+    """
+    newest = run.checkpoints.newest_good()
+    if newest is not None and newest >= config.steps and (run.path / "summary.json").exists():
+        raise InputError(f"{run.path} has done all its {config.steps} steps: give a larger --steps to go on.")
+    return train(run, set_up(config), observers)
+
+
+class _Interruption:
+    """Ctrl-C asks the run to stop after the step under way; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> _Interruption:
+        self._main = threading.current_thread() is threading.main_thread()
+        if self._main:
+            self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._main:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def _generators() -> dict[str, Any]:
+    """The global generators, which code of others (a verifier, a task) may draw from."""
+    import random
+
+    import numpy as np
+
+    version, python, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(python), gauss],
+        "numpy": [kind, torch.from_numpy(keys.astype("int64")), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+    }
+
+
+def _restore_generators(state: Mapping[str, Any]) -> None:
+    import random
+
+    import numpy as np
+
+    version, python, gauss = state["python"]
+    random.setstate((version, tuple(python), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype("uint32"), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])

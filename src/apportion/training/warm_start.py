@@ -1,0 +1,87 @@
+"""What may come before reinforcement learning: imitation of a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from apportion import credit, objectives, registry
+from apportion.errors import InputError
+from apportion.models.codec import Codec
+from apportion.models.policy import Policy
+from apportion.rollouts import Rollouts
+from apportion.tasks.task import Task
+from apportion.training.gradient import accumulate, micro_batches
+from apportion.training.seeds import numpy_generator
+
+WarmStart = Callable[[Policy, Codec, Sequence[Task], int, Callable[[int, float], None]], None]
+"""``(policy, codec, tasks, seed, report) -> None``; reports (step, loss) as it goes."""
+
+
+def imitation(
+    teacher: str,
+    learning_rate: float = 3e-3,
+    batch: int = 64,
+    ramp: int = 20,
+    target: float = 0.5,
+    decay: int = 60,
+    max_steps: int = 600,
+) -> WarmStart:
+    """Maximise the likelihood of a teacher's answers until the loss is low, then anneal.
+
+    The learning rate rises over ``ramp`` steps; when the smoothed loss falls under ``target`` it is taken linearly to
+    0 over ``decay`` steps, and that is the end.
+
+    Args:
+        teacher: ``package.module:name`` of a function ``(prompt, numpy generator) -> answer``.
+        learning_rate: of AdamW with betas 0.9 and 0.95 and weight decay 0.01.
+        batch: demonstrations a step.
+        ramp: steps over which the learning rate rises.
+        target: nats a token.
+        decay: steps of the annealing.
+        max_steps: begin to anneal by then in any case.
+    """
+    demonstrate = registry.lookup(teacher, {}, "teacher")
+
+    def run(
+        policy: Policy, codec: Codec, tasks: Sequence[Task], seed: int, report: Callable[[int, float], None]
+    ) -> None:
+        parameters = [p for _, p in policy.named_parameters()]
+        optimiser = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+        objective, nothing = objectives.imitation(), credit.METHODS["none"]()
+        smoothed, left, step = None, decay, 0
+        while left > 0:
+            rng = numpy_generator(seed, "imitation", step)
+            shown = [tasks[i] for i in rng.integers(len(tasks), size=batch)]
+            rollouts = _demonstrations(codec, shown, [demonstrate(task.text, rng) for task in shown])
+            rollouts = rollouts.to(policy.device)
+            rate = min((step + 1) / ramp, 1.0) * left / decay
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate * rate
+            optimiser.zero_grad(set_to_none=True)
+            loss = accumulate(policy, objective, rollouts, nothing(rollouts), micro_batches(rollouts, 1 << 14))
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            value = float(loss.value)
+            smoothed = value if smoothed is None else 0.9 * smoothed + 0.1 * value
+            if smoothed < target or left < decay or step >= max_steps:
+                left -= 1
+            step += 1
+            report(step, value)
+
+    return run
+
+
+def _demonstrations(codec: Codec, tasks: Sequence[Task], answers: Sequence[str]) -> Rollouts:
+    tokenizer: Any = getattr(codec, "tokenizer", None)
+    if tokenizer is None:
+        raise InputError("imitation needs a policy with a tokenizer, and this one has none: leave warm_start out.")
+    ids = [tokenizer(answer, add_special_tokens=False).input_ids for answer in answers]
+    ends = [row if row and row[-1] in codec.end_ids else [*row, codec.end_ids[0]] for row in ids]
+    rollouts = Rollouts.from_lists(ends, groups=list(range(len(ids))), prompts=[codec.encode(t) for t in tasks])
+    return rollouts.with_column("response:origin", ["demonstration"] * len(ids), maker="warm start")
+
+
+WARM_STARTS: dict[str, Callable[..., WarmStart]] = {"imitation": imitation}
