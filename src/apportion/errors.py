@@ -54,4 +54,5 @@ def unknown_name(kind: str, given: str, valid: Iterable[str], also: str = "") ->
     names = sorted(valid)
     nearest = difflib.get_close_matches(given, names, n=1, cutoff=0.4)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return InputError(f"unknown {kind} {given!r}: {hint}Known: {', '.join(names)}{also}.")
+    shown = ", ".join(names) if len(names) <= 20 else f"{', '.join(names[:10])} and {len(names) - 10} more"
+    return InputError(f"unknown {kind} {given!r}: {hint}Known: {shown}{also}.")

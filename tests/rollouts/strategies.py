@@ -12,7 +12,8 @@ from apportion.rollouts import Column, Pairs, Rollouts, Spans
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 DTYPES = (*FLOATS, torch.int64, torch.int32, torch.int8, torch.uint8, torch.bool)
-NAMES = st.text(string.ascii_lowercase + "_ äπ", min_size=1, max_size=6)
+RESERVED = ("trained", "weight", "ranges", "preferred", "other")
+NAMES = st.text(string.ascii_lowercase + "_ äπ", min_size=1, max_size=6).filter(lambda name: name not in RESERVED)
 TEXTS = st.one_of(st.text(max_size=8), st.sampled_from(["", "null", '"\n\u2028', "日本"]))
 SETTINGS = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
@@ -36,9 +37,7 @@ def rollouts(draw: st.DrawFn, max_episodes: int = 4, contiguous: bool = False) -
     if contiguous:
         groups.sort()
     prompt_lengths = draw(st.lists(st.integers(0, 3), min_size=1, max_size=3))
-    prompts = draw(
-        st.lists(st.integers(0, len(prompt_lengths) - 1), min_size=len(lengths), max_size=len(lengths))
-    )
+    prompts = draw(st.lists(st.integers(0, len(prompt_lengths) - 1), min_size=len(lengths), max_size=len(lengths)))
     used = sorted(set(prompts))
     seed = draw(st.integers(0, 2**16))
     generator = torch.Generator().manual_seed(seed)
@@ -128,9 +127,7 @@ def numbers(dtype: torch.dtype, shape: tuple[int, ...], generator: torch.Generat
 
 
 @st.composite
-def rewarded(
-    draw: st.DrawFn, rollouts: Rollouts, component: str, level: str, generator: torch.Generator
-) -> Rollouts:
+def rewarded(draw: st.DrawFn, rollouts: Rollouts, component: str, level: str, generator: torch.Generator) -> Rollouts:
     """With a reward whose entries may be scored, unknown (sometimes NaN) or absent."""
     rows = rollouts.rows(level)
     shape = (rows, *draw(st.sampled_from([(), (), (2,)])))

@@ -57,9 +57,9 @@ def parse(kind: type[T], argv: Sequence[str], program: str, default: T | None = 
 def _first_sentence(text: str) -> str:
     """The message inside the box that tyro draws."""
     lines = [re.sub(r"[│╭╮╰╯─]", " ", line).strip() for line in text.splitlines()]
-    lines = [line for line in lines if line]
+    lines = [line for line in lines if line.strip("- ")]
     message: list[str] = []
-    for line in lines[1:] if len(lines) > 1 else lines:
+    for line in (line for line in lines if not line.startswith(("Value error", "Parsing error", "Unrecognized"))):
         if line.startswith(("Argument helptext", "For full helptext", "Arguments helptext")):
             break
         message.append(line)

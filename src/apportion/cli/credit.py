@@ -16,7 +16,7 @@ from apportion.credit import Clock, Credit
 from apportion.errors import InputError
 from apportion.rollouts import Rollouts, ragged
 from apportion.rollouts.columns import split_name
-from apportion.rollouts.files import read, stream, write
+from apportion.rollouts.store import read, stream, write
 
 
 @dataclass(frozen=True)

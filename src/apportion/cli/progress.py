@@ -43,7 +43,7 @@ class TrainingProgress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        self._stop()
 
     def __call__(self, event: Event) -> None:
         handler = getattr(self, f"_on_{event.name}", None)

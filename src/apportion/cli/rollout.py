@@ -14,7 +14,7 @@ from apportion.cli.source import open_policy
 from apportion.errors import InputError
 from apportion.rewards.collect import sample, score
 from apportion.rollouts import join
-from apportion.rollouts.files import write
+from apportion.rollouts.store import write
 from apportion.sampling import SamplingSettings
 from apportion.training.seeds import torch_generator
 

@@ -39,7 +39,7 @@ def open_policy(path: str, tasks: Sequence[str], verifier: str | None, seed: int
         InputError: a run without a checkpoint, or a model without tasks.
     """
     max_new_tokens = 64
-    if (Path(path) / "config.json").is_file() and (Path(path) / "checkpoints").is_dir():
+    if (Path(path) / "environment.json").is_file():
         run, config = RunFolder.open(Path(path))
         newest = run.checkpoints.newest_good()
         if newest is None:

@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     else:
         config = arguments.config
         parts = set_up(config)  # everything wrong with the settings shows before a folder is made
-        path = arguments.run or Path("runs") / f"{config.recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
+        path = arguments.run or Path("runs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
         run = RunFolder.create(path, config)
     if arguments.resume is not None:
         parts = set_up(config)

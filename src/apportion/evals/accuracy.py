@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from apportion.evals.pass_at_k import Estimate, pass_at_k
+from apportion.evals.pass_at_k import Estimate, estimate_pass_at_k
 from apportion.models.codec import Codec
 from apportion.rewards.collect import sample, score
 from apportion.rewards.verdict import Verifier
-from apportion.rollouts import Rollouts
+from apportion.rollouts import Rollouts, join
 from apportion.sampling import Engine, SamplingSettings
 from apportion.tasks.task import Task
 
@@ -65,7 +65,8 @@ def evaluate(
     """
     drawn = _ask(engine, codec, tasks, verifiers, settings, generator, samples, batch)
     once = _ask(engine, codec, tasks, verifiers, replace(settings, temperature=0.0), generator, 1, batch)
-    return Evaluation({k: pass_at_k(_outcomes(drawn, samples), k) for k in ks}, pass_at_k(_outcomes(once, 1), 1), drawn)
+    scores = _scores(drawn, samples)
+    return Evaluation({k: estimate_pass_at_k(scores, k) for k in ks}, estimate_pass_at_k(_scores(once, 1)), drawn)
 
 
 def _ask(
@@ -78,8 +79,6 @@ def _ask(
     samples: int,
     batch: int,
 ) -> Rollouts:
-    from apportion.rollouts import join
-
     parts = []
     for start in range(0, len(tasks), batch):
         some = tasks[start : start + batch]
@@ -88,9 +87,9 @@ def _ask(
     return join(parts)
 
 
-def _outcomes(rollouts: Rollouts, samples: int) -> list[list[bool | None]]:
-    """Right, wrong or unknown, a row a task; partial credit short of 1 is not right."""
+def _scores(rollouts: Rollouts, samples: int) -> list[list[float | None]]:
+    """Rewards of the samples of every task; None where there is no verdict."""
     rewards = rollouts.column("episode:reward/outcome").tolist()
     scored = rollouts.column("episode:scored/outcome").tolist()
-    flat = [reward >= 1.0 if known else None for reward, known in zip(rewards, scored, strict=True)]
+    flat = [reward if known else None for reward, known in zip(rewards, scored, strict=True)]
     return [flat[i : i + samples] for i in range(0, len(flat), samples)]

@@ -11,7 +11,6 @@ def instruct() -> TrainConfig:
     Weights stay in float32; sampling and the training forward pass run in bfloat16.
     """
     return TrainConfig(
-        recipe="instruct",
         model="smollm2",
         tasks=("chain_sum(min_terms=2, max_terms=2, min_digits=1, max_digits=1)",),
         verifier="integer",

@@ -12,7 +12,6 @@ def quickstart() -> TrainConfig:
     looks at the last digit only: every token of a wrong answer is blamed for one slip, so who is to blame matters.
     """
     return TrainConfig(
-        recipe="quickstart",
         model="digits",
         tasks=("running_sum(digits=8)",),
         warm_start="imitation(teacher='apportion.tasks.running_sum:demonstrate')",
@@ -21,7 +20,7 @@ def quickstart() -> TrainConfig:
         prompts_per_step=4,
         group_size=16,
         max_new_tokens=8,
-        steps=100,
+        steps=150,
         learning_rate=3e-4,
         beta2=0.99,
         threads=1,

@@ -8,7 +8,6 @@ from apportion.training.config import TrainConfig
 def tabular() -> TrainConfig:
     """Say the digit you are asked for: one token out of ten, four prompts."""
     return TrainConfig(
-        recipe="tabular",
         model="tabular(vocabulary=10, depth=1, prompts=4)",
         tasks=("apportion.tasks.echo:echo(numbers=4)",),
         verifier="exact",

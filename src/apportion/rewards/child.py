@@ -106,7 +106,9 @@ class Child:
     def _exchange(self, message: bytes, seconds: float) -> tuple[list[Any] | None, bool]:
         """Send a message and read the answer; None if the pipe ended first, and whether that was the limit's doing."""
         process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         expired = threading.Event()
 
         def expire() -> None:

@@ -11,9 +11,15 @@ from apportion.rewards.verdict import Verdict, Verifier
 
 _MARKUP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|boxed|fbox|left|right|[,;: ])|[{}$*_`\"'“”‘’]|\\")
 _WORD = re.compile(r"[^\W\d_]+")
-_HEDGES = frozenset(
-    "or not nor neither either maybe perhaps possibly probably might could unsure except but unless instead none "
-    "wrong incorrect false isn aren doesn don cannot versus vs rather guess".split()
+_LETTER = re.compile(
+    r"(?P<opening>[(\[:]\s*)?(?<![^\W_])(?P<letter>[A-Z])(?![^\W_])(?P<closing>\s*[)\]])?(?=(?:\s+(?P<next>[a-z]+))?)"
+)
+# Words that stand behind an option but not behind the article "A" or the pronoun "I".
+_AFTER_OPTION = ("and", "is", "are", "was", "as", "because", "since", "so", "but", "not", "then", "seems", "fits")
+_HEDGES = (
+    *("or", "not", "nor", "neither", "either", "maybe", "perhaps", "possibly", "probably", "might", "could", "unsure"),
+    *("except", "but", "unless", "instead", "none", "wrong", "incorrect", "false", "isn", "aren", "doesn", "don"),
+    *("cannot", "versus", "vs", "rather", "guess"),
 )
 
 
@@ -40,16 +46,15 @@ def choice(letters: str = "ABCDEFGHIJ") -> Verifier:
         raise InputError(f"choice(letters={letters!r}) must be two or more distinct capital letters such as 'ABCD'.")
 
     def check(answer: str, response: str) -> Verdict:
-        wanted = _named(answer, letters) or frozenset(answer.strip().upper()) & frozenset(letters)
-        if not wanted or frozenset(re.sub(r"[^A-Z]", "", answer.upper())) - wanted:
+        wanted = _only_letters(answer, letters)
+        if not wanted:
             return Verdict(None, f"the task's answer {shown(answer)} does not name options among {letters}")
         segment = last_box(response)
         if segment is None:
             segment = after_answer(response)
         segment = response if segment is None else segment
-        text = _MARKUP.sub(" ", segment)
-        hedge = next((word for word in _WORD.findall(text) if word.lower() in _HEDGES), None)
-        given = _named(segment, letters)
+        given = _only_letters(segment, letters) or _named(segment, letters)
+        hedge = next((w for w in _WORD.findall(_MARKUP.sub(" ", segment)) if w.lower() in _HEDGES), None)
         if not given:
             return Verdict(0.0, f"{shown(segment)} names no option among {letters}")
         if hedge is not None:
@@ -61,24 +66,25 @@ def choice(letters: str = "ABCDEFGHIJ") -> Verifier:
     return answered(check)
 
 
+def _only_letters(segment: str, letters: str) -> frozenset[str]:
+    """The options of a segment that is nothing but letters: ``b``, ``(B)``, ``B, D``, ``B and D``, ``BD``."""
+    alone = re.sub(r"[\s()\[\],;&+.!:]|\band\b", "", _MARKUP.sub(" ", segment))
+    if not alone.isascii() or len(alone) > len(letters) or len(set(alone.upper())) < len(alone):
+        return frozenset()
+    # A word such as "bad" is no set of options, so several letters must be capitals.
+    if not set(alone.upper()) <= set(letters) or (len(alone) > 1 and not alone.isupper()):
+        return frozenset()
+    return frozenset(alone.upper())
+
+
 def _named(segment: str, letters: str) -> frozenset[str]:
-    """The options a segment names."""
-    text = _MARKUP.sub(" ", segment).strip().rstrip(".!,;: ")
-    alone = re.sub(r"[\s()\[\],;&+.]|\band\b", "", text)
-    if 0 < len(alone) <= len(letters) and len(set(alone.upper())) == len(alone) and set(alone.upper()) <= set(letters):
-        # Nothing but letters: "b", "(B)", "B, D", "BD". A word such as "bad" is none, so several must be capital.
-        if len(alone) == 1 or alone.isupper():
-            return frozenset(alone.upper())
+    """The options a text names, leaving out the article "A" and the pronoun "I"."""
     named = set()
-    for match in _WORD.finditer(text):
-        word = match.group()
-        if len(word) != 1 or word not in letters:
-            continue
-        marked = text[: match.start()].rstrip()[-1:] in ("(", "[", ":") or text[match.end() : match.end() + 1] in (")", "]")
-        article = word in "AI" and re.match(r"\s+[a-z]", text[match.end() :]) is not None
-        apostrophe = segment[segment.find(word) + 1 : segment.find(word) + 2] in ("'", "’") if word == "I" else False
-        if marked or not (article or apostrophe):
-            named.add(word)
+    for match in _LETTER.finditer(_MARKUP.sub(" ", segment)):
+        marked = match["opening"] or match["closing"]
+        prose = match["letter"] in "AI" and match["next"] and match["next"] not in _AFTER_OPTION
+        if match["letter"] in letters and (marked or not prose):
+            named.add(match["letter"])
     return frozenset(named)
 
 

@@ -13,7 +13,6 @@ from reasoning_gym.factory import create_dataset
 _OPENING, _CLOSING = "<answer>", "</answer>"
 
 
-
 def decide(
     dataset: str, config: Mapping[str, Any], entry: dict[str, Any], response: str, partial: bool
 ) -> tuple[float | None, str]:

@@ -72,20 +72,18 @@ def _of_run(match: re.Match[str]) -> list[str]:
     before, after = text[start - 1 : start], text[end : end + 1]
     if before.isalpha() or before == "_" or _EXPONENT.match(text, end):
         return []
-    if (before == "/" and text[start - 2 : start - 1].isdigit()) or (after == "/" and text[end + 1 : end + 2].isdigit()):
+    if (before == "/" and text[start - 2 : start - 1].isdigit()) or (
+        after == "/" and text[end + 1 : end + 2].isdigit()
+    ):
         return []
     # .5 is a decimal; the dots of an ellipsis are not.
     if before == "." and text[start - 2 : start - 1] != ".":
         return []
     whole, point, _ = match.group().partition(".")
-    numbers: list[list[str]] = []
-    for piece in whole.split(","):
-        groups = numbers[-1] if numbers else []
-        if groups and len(piece) == 3 and len(groups[0]) <= 3 and groups[0][0] != "0":
-            groups.append(piece)
-        else:
-            numbers.append([piece])
-    plain = ["".join(groups).lstrip("0") or "0" for groups in numbers]
+    pieces = whole.split(",")
+    if pieces[0][0] != "0" and len(pieces[0]) <= 3 and all(len(piece) == 3 for piece in pieces[1:]):
+        pieces = ["".join(pieces)]
+    plain = [piece.lstrip("0") or "0" for piece in pieces]
     if before and before in _MINUS and not _joined(text, start - 1) and plain[0] != "0":
         plain[0] = "-" + plain[0]
     return plain[:-1] if point else plain
@@ -93,8 +91,8 @@ def _of_run(match: re.Match[str]) -> list[str]:
 
 def _joined(text: str, sign: int) -> bool:
     """Whether the sign at this position subtracts from something."""
-    left = text[sign - 1 : sign] if sign else ""
-    return left.isalnum() or left in ("_", ")", "]", "}") if left else False
+    left = text[sign - 1] if sign else " "
+    return left.isalnum() or left in "_)]}"
 
 
 def _short(digits: str) -> str:

@@ -45,12 +45,10 @@ def after_answer(text: str) -> str | None:
         >>> after_answer("So the answer is 2.5. I am sure.")
         '2.5'
     """
-    last = None
-    for last in _ANSWER.finditer(text):
-        pass
-    if last is None:
+    ends = [match.end() for match in _ANSWER.finditer(text)]
+    if not ends:
         return None
-    rest = text[last.end() :].lstrip()
+    rest = text[ends[-1] :].lstrip()
     for opening, closing in _DISPLAY.items():
         if rest.startswith(opening):
             return rest[len(opening) :].partition(closing)[0].strip()

@@ -1,6 +1,13 @@
 """The data model: columnar, ragged, immutable. Start with :class:`Rollouts`."""
 
+from apportion.rollouts.arrow import read_arrow as read_arrow
+from apportion.rollouts.arrow import stream_arrow as stream_arrow
+from apportion.rollouts.arrow import write_arrow as write_arrow
 from apportion.rollouts.columns import Column as Column
+from apportion.rollouts.frames import to_pandas as to_pandas
+from apportion.rollouts.interchange import read_jsonl as read_jsonl
+from apportion.rollouts.interchange import stream_jsonl as stream_jsonl
+from apportion.rollouts.interchange import write_jsonl as write_jsonl
 from apportion.rollouts.model import ORIGINS as ORIGINS
 from apportion.rollouts.model import Pairs as Pairs
 from apportion.rollouts.model import Rollouts as Rollouts
@@ -10,3 +17,6 @@ from apportion.rollouts.padded import from_padded as from_padded
 from apportion.rollouts.padded import to_padded as to_padded
 from apportion.rollouts.stepwise import Steps as Steps
 from apportion.rollouts.stepwise import steps as steps
+from apportion.rollouts.store import RolloutStore as RolloutStore
+from apportion.rollouts.store import read as read
+from apportion.rollouts.store import stream as stream

@@ -90,6 +90,7 @@ def stream_jsonl(path: str | os.PathLike[str]) -> Iterator[Rollouts]:
 
 def records_of(rollouts: Rollouts) -> Iterator[dict[str, Any]]:
     """The records of a file: columns first, then pairs, then responses."""
+    rollouts = rollouts.to("cpu")
     writers = _writers(rollouts)
     yield {
         "columns": {name: Header.of(name, c).to_json(name) for name, c in rollouts.columns.items()},
@@ -101,16 +102,15 @@ def records_of(rollouts: Rollouts) -> Iterator[dict[str, Any]]:
         for row, (preferred, other) in enumerate(sides):
             yield {"pair": {"preferred": preferred, "other": other, **_single(writers["pair"], row)}}
 
-    ids, offsets = rollouts.ids.cpu().numpy(), rollouts.token_offsets.tolist()
-    prompt_ids, prompt_offsets = rollouts.prompt_ids.cpu().numpy(), rollouts.prompt_offsets.tolist()
+    ids, offsets = rollouts.ids.numpy(), rollouts.token_offsets.tolist()
+    prompt_ids, prompt_offsets = rollouts.prompt_ids.numpy(), rollouts.prompt_offsets.tolist()
     prompts, groups = rollouts.prompts.tolist(), rollouts.group_ids.tolist()
     span_bounds = {
-        kind: np.searchsorted(of_span.cpu().numpy(), np.arange(rollouts.n_responses + 1)).tolist()
+        kind: np.searchsorted(of_span.numpy(), np.arange(rollouts.n_responses + 1)).tolist()
         for kind, of_span in rollouts.response_of_span.items()
     }
     span_ranges = {
-        kind: np.stack([spans.starts.cpu().numpy(), spans.ends.cpu().numpy()], axis=1)
-        for kind, spans in rollouts.spans.items()
+        kind: np.stack([spans.starts.numpy(), spans.ends.numpy()], axis=1) for kind, spans in rollouts.spans.items()
     }
     for response, episode in enumerate(rollouts.episode_of_response.tolist()):
         start, end, prompt = offsets[response], offsets[response + 1], prompts[response]
@@ -203,7 +203,7 @@ def _writers(rollouts: Rollouts) -> dict[str, list[_Writer]]:
         writer = _Writer(short, cells, np.zeros(len(column), dtype=bool))
         beside = scored_name(name)
         if beside is not None and beside in columns:
-            asked = np.ones_like(writer.asked) if column.present is None else column.present.cpu().numpy()
+            asked = np.ones_like(writer.asked) if column.present is None else column.present.numpy()
             writer = replace(writer, asked=asked, scored=cells_of(columns, beside))
         result[level].append(writer)
     return result

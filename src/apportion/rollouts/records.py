@@ -171,8 +171,11 @@ class Reader:
             columns.setdefault("episode:group_name", record["group"])
         spans = {}
         for kind, table in _object(record, "spans", where).items():
-            if kind in FIXED_LEVELS:
-                raise InputError(f"{where}: {kind!r} cannot be a kind of span, it is a level: choose another name.")
+            if kind in FIXED_LEVELS or ":" in kind:
+                raise InputError(
+                    f"{where}: {kind!r} cannot be a kind of span, expected a name without a colon that is not one of "
+                    f"{', '.join(FIXED_LEVELS)}: choose another."
+                )
             table = {RANGES: table} if isinstance(table, list) else _object({kind: table}, kind, where)
             if RANGES not in table:
                 raise InputError(f"{where}: spans of kind {kind!r} lack {RANGES!r}, expected [[start, end], ...].")

@@ -10,7 +10,7 @@ from pathlib import Path
 from apportion.errors import InputError
 from apportion.rollouts.arrow import read_arrow, stream_arrow, write_arrow
 from apportion.rollouts.files import LEFTOVER
-from apportion.rollouts.interchange import read_jsonl, stream_jsonl
+from apportion.rollouts.interchange import read_jsonl, stream_jsonl, write_jsonl
 from apportion.rollouts.model import Rollouts
 
 JSONL_ENDINGS = (".jsonl", ".ndjson", ".json")
@@ -120,13 +120,30 @@ def stream(path: str | os.PathLike[str]) -> Iterator[Rollouts]:
     return stream_jsonl(path) if _is_jsonl(path) else stream_arrow(path)
 
 
-def _is_jsonl(path: str | os.PathLike[str]) -> bool:
-    """Whether a file that is there is JSONL; else it is Arrow."""
-    path = Path(path)
-    ending = path.suffix.lower()
+def write(rollouts: Rollouts, path: str | os.PathLike[str]) -> None:
+    """Write rollouts to a file, by the ending of its name as :func:`read`.
+
+    Raises:
+        InputError: another ending, or as :func:`write_jsonl` and :func:`write_arrow`.
+    """
+    if _ending(path) in JSONL_ENDINGS:
+        write_jsonl(rollouts, path)
+    else:
+        write_arrow(rollouts, path)
+
+
+def _ending(path: str | os.PathLike[str]) -> str:
+    ending = Path(path).suffix.lower()
     if ending not in (*JSONL_ENDINGS, *ARROW_ENDINGS):
         known = ", ".join((*JSONL_ENDINGS, *ARROW_ENDINGS))
         raise InputError(f"{path} ends in {ending or 'nothing'!r}, expected one of {known}: rename or convert it.")
+    return ending
+
+
+def _is_jsonl(path: str | os.PathLike[str]) -> bool:
+    """Whether a file that is there is JSONL; else it is Arrow."""
+    path = Path(path)
+    ending = _ending(path)
     if not path.is_file():
         raise InputError(f"{path} is not a file that exists, expected a file of rollouts: check the path.")
     return ending in JSONL_ENDINGS

@@ -83,10 +83,14 @@ class Checkpoints:
                 ) from None
             raise
         during("renamed")
-        for old in self.steps()[1:]:
-            if old <= step and len([s for s in self.steps()[1:] if s > old]) >= self.keep:
-                shutil.rmtree(self.path(old))
+        self.prune()
         return target
+
+    def prune(self) -> None:
+        """Delete the checkpoints no longer kept: all but the first and the newest ones."""
+        later = self.steps()[1:]
+        for step in later[: max(len(later) - self.keep, 0)]:
+            shutil.rmtree(self.path(step))
 
     def newest_good(self) -> int | None:
         """The newest step whose checkpoint is whole; None if there is none.

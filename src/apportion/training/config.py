@@ -20,9 +20,6 @@ def needs_setting(other: str) -> Any:
 class TrainConfig:
     """Settings of a training run. Recipes return one; the command line overrides fields."""
 
-    recipe: str = "custom"
-    """Name of the recipe this came from."""
-
     # What is trained on what
     model: str = "digits"
     """A folder with a Hugging Face model, a hub name, a registered model, or package.module:name."""

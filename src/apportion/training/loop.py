@@ -130,6 +130,7 @@ class _Run:
         self.credit_state, self.step, self.seconds = state["credit"], state["step"], state["seconds"]
         _restore_generators(state["generators"])
         self.parts.engine.refresh()
+        self.run.checkpoints.prune()
         self._tell("begun", resumed=True)
 
     def _prepare_reference(self) -> None:

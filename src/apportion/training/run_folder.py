@@ -94,6 +94,8 @@ class RunFolder:
         """Forget what came after a step: a resumed run makes it again."""
         self.rollouts.drop_after(step)
         for name in ("metrics.jsonl", "evaluations.jsonl"):
+            if not (self.path / name).exists():
+                continue
             kept = [json.dumps(record) for record in self.lines(name) if record["step"] <= step]
             write_atomically(self.path / name, "".join(line + "\n" for line in kept))
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import replace
 
-from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 
 from apportion.rewards.mathematics.equality import same
@@ -21,14 +21,8 @@ from apportion.rewards.statements import stated_answer
 _BEYOND = re.compile(
     r"\\(?:sum|prod|i?i?int|oint|lim|det|partial|begin\s*\{vmatrix\})(?![A-Za-z])|\\[dtc]?frac\s*\{\s*d\s*\}\s*\{\s*d"
 )
-_READER = [
-    LatexExtractionConfig(
-        boxed_match_priority=0,
-        normalization_config=NormalizationConfig(
-            basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="all", equations=False
-        ),
-    )
-]
+_SPELLING = replace(LatexExtractionConfig().normalization_config, units=False, nits=False)
+_READER = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=_SPELLING)]
 _SHOWN = 60
 
 
@@ -75,7 +69,7 @@ def compare(gold: str, given: str) -> tuple[float | None, str]:
         unread = f"{shown(given)} cannot be read as an answer: {error}"
     else:
         unread = ""
-    if _spelt(gold) == _spelt(given):
+    if (spelt := _spelt(given)) is not None and spelt == _spelt(gold):
         return 1.0, f"{shown(given)} is written as the reference is"
     if _BEYOND.search(gold) or _BEYOND.search(given):
         parsed, references = _parsed(given), _parsed(gold)

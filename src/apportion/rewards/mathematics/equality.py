@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import sympy
+import sympy  # type: ignore[import-untyped]
 
 from apportion.rewards.mathematics.answers import (
     Answer,
@@ -20,7 +20,7 @@ from apportion.rewards.mathematics.answers import (
 )
 from apportion.rewards.mathematics.expressions import expression
 from apportion.rewards.mathematics.identity import identical, proportional
-from apportion.rewards.mathematics.notation import Unreadable, tokens
+from apportion.rewards.mathematics.notation import Unreadable, refusals, tokens
 from apportion.rewards.mathematics.reading import as_region
 
 
@@ -30,9 +30,14 @@ def same(gold: Answer, given: Answer) -> bool:
     Raises:
         Unreadable: the two cannot be compared exactly.
     """
+    with refusals():
+        return _same(gold, given)
+
+
+def _same(gold: Answer, given: Answer) -> bool:
     if isinstance(gold, Named) and isinstance(given, Named):
         if gold.name == given.name:
-            return same(gold.value, given.value)
+            return _same(gold.value, given.value)
         left, right = _residual(gold), _residual(given)
         return left is not None and right is not None and proportional(left, right)
     if isinstance(gold, Relation) or isinstance(given, Relation):
@@ -88,7 +93,7 @@ def _same_quantity(gold: Quantity, given: Quantity) -> bool:
         return True
     # Degrees and percent written on one side only are an annotation, as a unit is: 45 for 45°. A percent sign in the
     # response alone is not: 5% is not 5.
-    if gold.mark and not given.mark and gold.bare is not None:
+    if gold.mark and gold.bare is not None and not given.mark and given.unit is None:
         return identical(gold.bare, given.value)
     if given.mark == "°" and not gold.mark and given.bare is not None and gold.value.is_Rational:
         return identical(gold.value, given.bare)
@@ -96,7 +101,7 @@ def _same_quantity(gold: Quantity, given: Quantity) -> bool:
 
 
 def _covers(items: Sequence[Answer], others: Sequence[Answer]) -> bool:
-    return all(any(same(item, other) for other in others) for item in items)
+    return all(any(_same(item, other) for other in others) for item in items)
 
 
 def _same_ordered(gold: Ordered, given: Ordered) -> bool:
@@ -105,7 +110,7 @@ def _same_ordered(gold: Ordered, given: Ordered) -> bool:
         given = Ordered(tuple(given.items[index] for index in order))
     elif gold.names and given.names:
         return False
-    return len(gold.items) == len(given.items) and all(map(same, gold.items, given.items))
+    return len(gold.items) == len(given.items) and all(map(_same, gold.items, given.items))
 
 
 def _same_table(gold: Table, given: Table) -> bool:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-import sympy
+import sympy  # type: ignore[import-untyped]
 
-from apportion.rewards.mathematics.notation import Token, Undefined, Unreadable
+from apportion.rewards.mathematics.notation import Token, Undefined, Unreadable, words
 
 LARGEST_BITS = 100_000
 """Integers longer than this are refused."""
@@ -21,10 +21,12 @@ DEEPEST = 60
 
 # Names of symbols carry no assumption but realness: answers are about real quantities unless i occurs.
 _CONSTANTS = {r"\pi": sympy.pi, r"\infty": sympy.oo, "e": sympy.E, "i": sympy.I}
-_GREEK = frozenset(
+GREEK = frozenset(
     "\\" + name
-    for name in "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi "
-    "varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell hbar vartheta varrho".split()
+    for name in words(
+        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi varphi chi "
+        "psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell hbar vartheta varrho"
+    )
 )
 _FUNCTIONS: dict[str, Callable[..., sympy.Expr]] = {
     r"\sin": sympy.sin, r"\cos": sympy.cos, r"\tan": sympy.tan, r"\cot": sympy.cot, r"\sec": sympy.sec,
@@ -34,7 +36,7 @@ _FUNCTIONS: dict[str, Callable[..., sympy.Expr]] = {
 }  # fmt: skip
 _INVERSES = {r"\sin": sympy.asin, r"\cos": sympy.acos, r"\tan": sympy.atan}
 _SEVERAL: dict[str, Callable[..., sympy.Expr]] = {
-    r"\max": sympy.Max, r"\min": sympy.Min, 
+    r"\max": sympy.Max, r"\min": sympy.Min,
     r"\gcd": lambda *n: sympy.gcd_list(n), r"\lcm": lambda *n: sympy.lcm_list(n),
 }  # fmt: skip
 _CLOSING = {"{": "}", "(": ")", "[": "]", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", "|": "|"}
@@ -69,8 +71,9 @@ def power_of(base: sympy.Expr, exponent: sympy.Expr) -> sympy.Expr:
     """``base ** exponent``, unless that is undefined or would take long to write out."""
     if exponent.is_infinite or (base.is_zero and not exponent.is_positive):
         raise Undefined("it is undefined")
-    if exponent.is_real and exponent.is_number and base.is_number and base not in (0, 1, -1):
-        length = max(int(base.p).bit_length(), int(base.q).bit_length()) if base.is_Rational else 1
+    if exponent.is_real and exponent.is_number and base not in (0, 1, -1):
+        # Formulas are evaluated at fractions of about ten bits.
+        length = max(int(base.p).bit_length(), int(base.q).bit_length()) if base.is_Rational else 10
         if abs(exponent) * length > LARGEST_BITS:
             raise Unreadable("too large to write out")
     return sympy.Pow(base, exponent)
@@ -164,7 +167,7 @@ class _Parser:
         return token.text in ("{", "(", "[", r"\lfloor", r"\lceil") or (
             token.kind == "command"
             and (
-                token.text in _GREEK
+                token.text in GREEK
                 or token.text in _CONSTANTS
                 or token.text in _FUNCTIONS
                 or token.text in _SEVERAL
@@ -240,7 +243,7 @@ class _Parser:
         self.position += 1
         if self.next.text == "_":
             raise Unreadable("a base suffix inside a formula is not read")
-        if "." in text and (repeat := self.take(r"\overline", r"\dot")):
+        if "." in text and self.take(r"\overline", r"\dot"):
             return repeating(text, self.raw_digits())
         if mixed and text.isdigit() and (part := self.fraction_part()) is not None:
             return number(text) + part
@@ -318,7 +321,7 @@ class _Parser:
         self.position += 1
         if token.text in _CONSTANTS:
             return _CONSTANTS[token.text]
-        if token.text in _GREEK:
+        if token.text in GREEK:
             return self.subscripted(token.text)
         if token.text == r"\frac":
             if [t.text[:1] for t in self.found[self.position : self.position + 5]] == ["{", "d", "}", "{", "d"]:

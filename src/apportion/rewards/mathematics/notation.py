@@ -6,6 +6,7 @@ module knows spelling only; what tokens mean is for :mod:`expressions` and :mod:
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -36,20 +37,35 @@ class Token(NamedTuple):
     spaced: bool = False
 
 
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """What SymPy raises for things it cannot order, solve or put in a set, as :class:`Unreadable`."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, NotImplementedError, ArithmeticError, RecursionError) as error:
+        raise Unreadable(f"SymPy cannot represent it ({type(error).__name__})") from error
+
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋ₙ", "0123456789+-n")
 _VULGAR = {
     "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5",
     "⅙": "1/6", "⅚": "5/6", "⅐": "1/7", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8", "⅑": "1/9", "⅒": "1/10",
 }  # fmt: skip
-_GREEK = dict(
-    zip("αβγδεζηθικλμνξρστυφχψω", "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma "
-        "tau upsilon phi chi psi omega".split(), strict=True)
-) | dict(zip("ΓΔΘΛΞΠΣΦΨΩ", "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split(), strict=True))  # fmt: skip
+_GREEK = {
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "η": "eta", "θ": "theta",
+    "ι": "iota", "κ": "kappa", "λ": "lambda", "μ": "mu", "ν": "nu", "ξ": "xi", "ρ": "rho", "σ": "sigma", "τ": "tau",
+    "υ": "upsilon", "φ": "phi", "χ": "chi", "ψ": "psi", "ω": "omega", "Γ": "Gamma", "Δ": "Delta", "Θ": "Theta",
+    "Λ": "Lambda", "Ξ": "Xi", "Π": "Pi", "Σ": "Sigma", "Φ": "Phi", "Ψ": "Psi", "Ω": "Omega",
+}  # fmt: skip
 _UNICODE = str.maketrans(
     {letter: f" \\{name} " for letter, name in _GREEK.items()}
-    | {mark: "-" for mark in "−–—‐‑﹣－"}
-    | {mark: "'" for mark in "’′"}
+    | dict.fromkeys("−–—‐‑﹣－", "-")
+    | dict.fromkeys("’′", "'")
     | {"\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": None, "\ufeff": None, "\u2061": None, "\u2062": None}
     | {"×": r" \times ", "✕": r" \times ", "·": r" \cdot ", "⋅": r" \cdot ", "∙": r" \cdot ", "÷": r" \div "}
     | {"∕": "/", "⁄": "/", "π": r" \pi ", "∞": r" \infty ", "√": r" \sqrt ", "∛": r" \sqrt[3] "}
@@ -66,13 +82,13 @@ _RUNS = (
     (re.compile("([₀₁₂₃₄₅₆₇₈₉₊₋ₙ]+)"), "_{", _SUBSCRIPTS),
 )
 
-_TEXT_MARKUP = frozenset(
+_TEXT_MARKUP = words(
     "text textbf textit textrm textsf texttt textnormal mbox hbox mathrm mathbf mathit mathsf mathtt mathnormal "
-    "boldsymbol bm operatorname emph underline".split()
+    "boldsymbol bm operatorname emph underline"
 )
-_LAYOUT = frozenset(
+_LAYOUT = words(
     "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle limits "
-    "quad qquad nolimits rm bf it mathord mathrel".split()
+    "quad qquad nolimits rm bf it mathord mathrel"
 )
 _SAME = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge",
@@ -82,9 +98,9 @@ _SAME = {
     "backslash": "setminus", "smallsetminus": "setminus", "bar": "overline", "varepsilon": "epsilon", "colon": ":",
     "percent": "%", "euro": "€", "pounds": "£", "textdegree": "circ", "lg": "log",
 }  # fmt: skip
-NAMED = frozenset(
+NAMED = words(
     "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp sqrt pi infty theta alpha beta gamma "
-    "delta lambda mu phi omega max min gcd lcm binom".split()
+    "delta lambda mu phi omega max min gcd lcm binom"
 )
 """Letter runs that mean the command of that name when written without a backslash."""
 _PLAIN = {"infinity": "infty", "inf": "infty", "oo": "infty", "asin": "arcsin", "acos": "arccos", "atan": "arctan"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-import sympy
+import sympy  # type: ignore[import-untyped]
 
 from apportion.rewards.mathematics.answers import (
     Answer,
@@ -19,9 +19,9 @@ from apportion.rewards.mathematics.answers import (
     Table,
     Words,
 )
-from apportion.rewards.mathematics.expressions import DEEPEST, expression
+from apportion.rewards.mathematics.expressions import DEEPEST, GREEK, expression
 from apportion.rewards.mathematics.identity import identical
-from apportion.rewards.mathematics.notation import Token, Undefined, Unreadable, spelling, tokens
+from apportion.rewards.mathematics.notation import Token, Undefined, Unreadable, refusals, spelling, tokens
 from apportion.rewards.mathematics.units import Unit, unit
 
 _OPENING = frozenset(("(", "[", "{", r"\{", r"\langle", r"\lfloor", r"\lceil"))
@@ -37,7 +37,7 @@ _CURRENCIES = frozenset(("$", "€", "£", "¥", "₹"))
 _FINAL = frozenset((".", ",", ";", ":", "?"))
 _NO_ANSWER = frozenset(("nan", "null"))
 _BASE = re.compile(r"\(? ?([0-9][0-9A-Fa-f ]*?|[A-F][0-9A-F ]+) ?\)? _ (?:\{ )?([0-9]{1,2})(?: \})?")
-_NAME = re.compile(r"(?:[A-Za-z]|\\[A-Za-z]+|[A-Z]{2,3})(?: _ (?:\{ [^{}]+ \}|\S+))?")
+_NAME = re.compile(rf"(?:[A-Za-z]|[A-Z]{{2,3}}|{'|'.join(map(re.escape, GREEK))})(?: _ (?:\{{ [^{{}}]+ \}}|\S+))?")
 _HEAD = re.compile(r"[A-Za-z](?: ')* \( .* \)|(?:m )?\\angle .*|\| ?[A-Z]{2} ?\||\\overline \{ [A-Z]{2} \}")
 
 
@@ -51,11 +51,8 @@ def read(text: str) -> Answer:
         >>> read(r"x = 1 \text{ or } x = -1").value.items[1].value
         -1
     """
-    try:
+    with refusals():
         return _read(clean(tokens(text)))
-    except (TypeError, AttributeError, NotImplementedError, RecursionError, ZeroDivisionError) as error:
-        # SymPy refuses some combinations (ordering complex numbers, sets of symbols) with these.
-        raise Unreadable(f"SymPy cannot represent it ({type(error).__name__})") from error
 
 
 def clean(found: list[Token]) -> list[Token]:
@@ -173,7 +170,7 @@ def _relation(parts: list[list[Token]], marks: list[str], depth: int) -> Answer:
         raise Unreadable("one side of a relation is empty")
     if set(marks) == {"="}:
         return _equation(parts, depth)
-    if marks == [r"\in"]:
+    if marks == [r"\in"] and _NAME.fullmatch(spelling(parts[0])):
         points = _read(parts[1], depth)
         region = as_region(points)
         if isinstance(points, Several) or region is None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from apportion.rewards.mathematics.notation import Token
+from apportion.rewards.mathematics.notation import Token, words
 
 Dimensions = Mapping[str, int]
 
@@ -82,7 +82,7 @@ _MASS_LENGTH_TIME = _spread(
         "month": _scaled(1, month=1),
         "yr year": _scaled(12, month=1),
         "mph": _scaled("0.44704", metre=1, second=-1),
-        "kmh kph kmph": _scaled(Fraction(5, 18).__str__(), metre=1, second=-1),
+        "kmh kph kmph": _scaled("5/18", metre=1, second=-1),
         "Hz hertz": _scaled(1, second=-1),
         "N newton": _scaled(1, kilogram=1, metre=1, second=-2),
         "J joule": _scaled(1, kilogram=1, metre=2, second=-2),
@@ -108,13 +108,13 @@ _MASS_LENGTH_TIME = _spread(
         "₹ rupee Rs": _scaled(1, rupee=1),
     }
 )
-_COUNTED = frozenset(
+_COUNTED = words(
     "apple ball banana bag book bottle box boy candy car card cat chair child children coin cookie cow cup customer "
     "digit dog edge egg employee element face factor flower game girl guest house integer item kid letter marble man "
-    "men member mark more number orange outcome page pair part passenger pen pencil penny people person pie piece "
-    "player point problem question rabbit row seat shirt slice solution square step sticker student subset team term "
-    "ticket time toy tree triangle trip value vertex vertices vote way woman women word worker".split()
-) - frozenset(("pair", "square", "time", "more", "part"))
+    "men member mark number orange outcome page passenger pen pencil penny people person pie piece player point "
+    "problem question rabbit row seat shirt slice solution step sticker student subset team term ticket toy tree "
+    "triangle trip value vertex vertices vote way woman women word worker"
+)
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
 _IRREGULAR = {"children": "child", "men": "man", "women": "woman", "people": "person", "vertices": "vertex"}
 
@@ -131,10 +131,10 @@ def unit(found: Sequence[Token]) -> Unit | None:
     """
     total, sign, raise_next = ONE, 1, 1
     last: tuple[Unit, int] | None = None
-    words = list(_words(found))
+    phrase = _phrase(found)
     index = 0
-    while index < len(words):
-        word = words[index]
+    while index < len(phrase):
+        word = phrase[index]
         index += 1
         if word in ("/", "per"):
             sign = -1
@@ -143,10 +143,10 @@ def unit(found: Sequence[Token]) -> Unit | None:
         elif word in ("squared", "cubed") or (word == "^" and last):
             if last is None:
                 return None
-            power = _POWERS.get(word) or _digit(words[index : index + 3])
+            power = _POWERS.get(word) or _digit(phrase[index : index + 3])
             if not power:
                 return None
-            index += 0 if word != "^" else 3 if words[index] == "{" else 1
+            index += 0 if word != "^" else 3 if phrase[index] == "{" else 1
             total = total.times(last[0], (power - 1) * last[1])
             last = None
         elif word in _POWERS:
@@ -157,23 +157,23 @@ def unit(found: Sequence[Token]) -> Unit | None:
                 return None
             total = total.times(one, sign * raise_next)
             last, sign, raise_next = (one, sign * raise_next), 1, 1
-    return total if words and sign == raise_next == 1 else None
+    return total if phrase and sign == raise_next == 1 else None
 
 
-def _words(found: Sequence[Token]) -> list[str]:
+def _phrase(found: Sequence[Token]) -> list[str]:
     """Words and marks of a phrase; text markup such as ``\\text{km/h}`` is taken apart."""
-    words: list[str] = []
+    phrase: list[str] = []
     for token in found:
         text = token.text.replace("/", " / ").replace("^", " ^ ") if token.kind == "word" else token.text
-        words += text.split()
-    if words[:1] == ["°"] and len(words) == 2 and words[1] in ("C", "F"):
-        return [{"C": "celsius", "F": "fahrenheit"}[words[1]]]
-    return words
+        phrase += text.split()
+    if len(phrase) == 2 and phrase[0] == "°" and phrase[1] in ("C", "F"):
+        return [{"C": "celsius", "F": "fahrenheit"}[phrase[1]]]
+    return phrase
 
 
-def _digit(words: Sequence[str]) -> int:
+def _digit(following: Sequence[str]) -> int:
     """A small power, bare or in braces; 0 if there is none."""
-    text = "".join(words).strip("{}")[:1] if words[:1] == ["{"] else words[0][:1] if words else ""
+    text = "".join(following).strip("{}") if following[:1] == ["{"] else "".join(following[:1])
     return int(text) if text in ("1", "2", "3") else 0
 
 

@@ -1,0 +1,104 @@
+"""The table of the common suite: what it must know of every method. A new method joins by adding its rows here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from apportion.credit import METHODS, Clock, Credit, Stage
+from apportion.rollouts import Rollouts
+from credit.worlds import Flat
+from reference import outcome, prefixes
+
+
+def unchanged(rollouts: Rollouts) -> Rollouts:
+    """No further columns."""
+    return rollouts
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with arguments, and the laws it promises.
+
+    Attributes:
+        method: name in ``METHODS``.
+        arguments: what it is made with.
+        prepare: adds the columns it needs besides the episode reward ``outcome``. It must be a function of what the
+            rollouts contain (tokens, positions, rewards), never of their order: the suite shuffles and pads.
+        reference: the naive loop; advantages of every token.
+        shift: adding a constant to all rewards changes nothing.
+        scale: multiplying all rewards by c > 0 multiplies advantages by c to this power; None: no such law.
+        zero_when_equal: a group whose rewards are equal gets no credit.
+        zero_sum: one number an episode, and the numbers of a group sum to 0.
+        by_group: the credit of a group does not depend on other groups.
+        totals: only the episode's total matters, at whichever level its rewards live.
+    """
+
+    method: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    prepare: Callable[[Rollouts], Rollouts] = unchanged
+    reference: Callable[[Flat], list[list[float]]] | None = None
+    shift: bool = True
+    scale: int | None = None
+    zero_when_equal: bool = True
+    zero_sum: bool = False
+    by_group: bool = True
+    totals: bool = True
+
+    def __str__(self) -> str:
+        arguments = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
+        return f"{self.method}({arguments})"
+
+    @property
+    def stage(self) -> Stage:
+        """The method."""
+        return METHODS[self.method](**self.arguments)
+
+    def credit(self, rollouts: Rollouts, state: Any = None, unscored: str = "error") -> Credit:
+        """The method's credit of rollouts that lack only what ``prepare`` adds."""
+        clock = Clock(3, 10) if self.stage.reads_clock else None
+        return self.stage(self.prepare(rollouts), state, clock, unscored)
+
+
+def nothing(world: Flat) -> list[list[float]]:
+    """What ``none`` gives."""
+    return [[0.0] * len(row) for row in world.ids]
+
+
+def grpo(norm_by_std: bool, eps: float) -> Callable[[Flat], list[list[float]]]:
+    """The naive loop with these settings."""
+    return lambda world: outcome.on_tokens(
+        outcome.grpo(world.rewards, world.groups, norm_by_std=norm_by_std, eps=eps), world.trained
+    )
+
+
+def rloo(world: Flat) -> list[list[float]]:
+    """The naive loop."""
+    return outcome.on_tokens(outcome.rloo(world.rewards, world.groups), world.trained)
+
+
+def tempo(norm_by_std: bool, eps: float) -> Callable[[Flat], list[list[float]]]:
+    """The naive loop with these settings."""
+    return lambda world: prefixes.tempo(
+        world.ids, world.rewards, world.groups, world.trained, norm_by_std=norm_by_std, eps=eps
+    )
+
+
+CASES = (
+    Case("none", reference=nothing),
+    Case("grpo", reference=grpo(True, 1e-6), zero_sum=True),
+    Case("grpo", {"eps": 0.0}, reference=grpo(True, 0.0), scale=0, zero_sum=True),
+    Case("grpo", {"norm_by_std": False}, reference=grpo(False, 0.0), scale=1, zero_sum=True),
+    Case("rloo", reference=rloo, scale=1, zero_sum=True),
+    Case("tempo", reference=tempo(True, 1e-6)),
+    Case("tempo", {"eps": 0.0}, reference=tempo(True, 0.0), scale=0),
+    Case("tempo", {"norm_by_std": False}, reference=tempo(False, 0.0), scale=1),
+)
+
+
+def close(given: torch.Tensor, expected: torch.Tensor, atol: float = 1e-9) -> None:
+    """Equal shape and dtype, and numbers within ``atol``."""
+    torch.testing.assert_close(given, expected, rtol=0, atol=atol)
