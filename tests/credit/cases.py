@@ -27,7 +27,7 @@ class Case:
         method: name in ``METHODS``.
         arguments: what it is made with.
         prepare: adds the columns it needs besides the episode reward ``outcome``. It must be a function of what the
-            rollouts contain (tokens, positions, rewards), never of their order: the suite shuffles and pads.
+            rollouts contain (tokens, positions, rewards), never of the order of episodes: the suite shuffles and pads.
         reference: the naive loop; advantages of every token.
         shift: adding a constant to all rewards changes nothing.
         scale: multiplying all rewards by c > 0 multiplies advantages by c to this power; None: no such law.
@@ -57,10 +57,14 @@ class Case:
         """The method."""
         return METHODS[self.method](**self.arguments)
 
-    def credit(self, rollouts: Rollouts, state: Any = None, unscored: str = "error") -> Credit:
-        """The method's credit of rollouts that lack only what ``prepare`` adds."""
+    def run(self, prepared: Rollouts, state: Any = None, unscored: str = "error") -> Credit:
+        """The method's credit."""
         clock = Clock(3, 10) if self.stage.reads_clock else None
-        return self.stage(self.prepare(rollouts), state, clock, unscored)
+        return self.stage(prepared, state, clock, unscored)
+
+    def credit(self, rollouts: Rollouts) -> Credit:
+        """The method's credit of rollouts that lack what ``prepare`` adds."""
+        return self.run(self.prepare(rollouts))
 
 
 def nothing(world: Flat) -> list[list[float]]:

@@ -28,9 +28,7 @@ class Flat:
     def rollouts(self, rewards: Sequence[float | None] | None = None, **token_columns: Any) -> Rollouts:
         """As rollouts, perhaps with other rewards."""
         given = self.rewards if rewards is None else rewards
-        return Rollouts.from_lists(
-            self.ids, groups=self.groups, rewards=given, trained=self.trained, **token_columns
-        )
+        return Rollouts.from_lists(self.ids, groups=self.groups, rewards=given, trained=self.trained, **token_columns)
 
     def padded(self, width: int, pad: int) -> Rollouts:
         """As rollouts that were once a right-padded matrix of this many further columns."""
@@ -79,9 +77,7 @@ class Dialogues:
             ends.append(at + len(said))
             at += len(said) + len(heard)
         one_prompt = [[100]] * len(ids)
-        whole = Rollouts.from_lists(
-            ids, groups=self.groups, rewards=self.rewards, trained=trained, prompts=one_prompt
-        )
+        whole = Rollouts.from_lists(ids, groups=self.groups, rewards=self.rewards, trained=trained, prompts=one_prompt)
         return whole.with_spans("turn", torch.tensor(starts), torch.tensor(ends))
 
     def separate(self, history: bool) -> Rollouts:

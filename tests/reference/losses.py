@@ -48,8 +48,7 @@ def aggregate(
     """
     weight = weight if weight is not None else [[1.0] * len(row) for row in terms]
     sums = [
-        math.fsum(w * x for w, x, t in zip(*row, strict=True) if t)
-        for row in zip(weight, terms, trained, strict=True)
+        math.fsum(w * x for w, x, t in zip(*row, strict=True) if t) for row in zip(weight, terms, trained, strict=True)
     ]
     counts = [sum(row) for row in counted]
     episodes = max(sum(count > 0 for count in counts), 1)

@@ -31,9 +31,7 @@ def group_statistics(
     means, deviations, counts = [], [], []
     for i, group in enumerate(groups):
         others = [
-            values[j]
-            for j in range(len(values))
-            if groups[j] == group and makes[j] and not (leave_one_out and j == i)
+            values[j] for j in range(len(values)) if groups[j] == group and makes[j] and not (leave_one_out and j == i)
         ]
         means.append(mean(others))
         deviations.append(deviation(others, ddof))

@@ -18,9 +18,7 @@ def passers(ids: Sequence[Sequence[int]], groups: Sequence[int]) -> dict[Prefix,
     return through
 
 
-def prefix_values(
-    ids: Sequence[Sequence[int]], rewards: Sequence[float], groups: Sequence[int]
-) -> list[list[float]]:
+def prefix_values(ids: Sequence[Sequence[int]], rewards: Sequence[float], groups: Sequence[int]) -> list[list[float]]:
     """For every response, the value before any token and after each token."""
     through = passers(ids, groups)
     return [

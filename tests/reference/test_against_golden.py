@@ -31,9 +31,7 @@ def tempo(given: Mapping[str, Any]) -> dict[str, Any]:
     ids, rewards, groups = given["response_ids"], given["rewards"], given["group_ids"]
     trained = [[True] * len(row) for row in ids]
     return {
-        "advantages": prefixes.tempo(
-            ids, rewards, groups, trained, norm_by_std=given["norm_by_std"], eps=given["eps"]
-        ),
+        "advantages": prefixes.tempo(ids, rewards, groups, trained, norm_by_std=given["norm_by_std"], eps=given["eps"]),
         "prefix_values": prefixes.prefix_values(ids, rewards, groups),
     }
 

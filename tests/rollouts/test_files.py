@@ -85,7 +85,7 @@ def test_a_view_of_larger_storage_and_a_tensor_with_gradient_are_written(form: F
 @both_formats
 @pytest.mark.parametrize("values", [torch.zeros(3, dtype=torch.complex64), torch.zeros(3, 1, 1)])
 def test_columns_that_files_cannot_hold(form: Format, tmp_path: Path, values: torch.Tensor) -> None:
-    with pytest.raises(InputError, match="column 'token:x' is .* of shape .*, expected real numbers of shape"):
+    with pytest.raises(InputError, match=r"column 'token:x' is .* of shape .*, expected real numbers of shape"):
         form.write(two().with_column("x", values), tmp_path / f"a{form.ending}")
     assert list(tmp_path.iterdir()) == []
 
@@ -200,9 +200,9 @@ def test_a_file_that_is_not_there(form: Format, tmp_path: Path) -> None:
     for read in (form.read, lambda path: list(form.stream(path))):
         with pytest.raises(InputError, match=f"cannot read {path}"):
             read(path)
-    for read in (package.read, package.stream):
+    for open_ in (package.read, package.stream):
         with pytest.raises(InputError, match=f"{path} is not a file that exists"):
-            read(path)
+            open_(path)
 
 
 def test_endings_choose_the_format(tmp_path: Path) -> None:

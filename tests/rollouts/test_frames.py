@@ -82,7 +82,7 @@ def test_tables_have_the_rows_of_their_level(rollouts: Rollouts) -> None:
 
 
 def test_a_level_that_is_not_there() -> None:
-    with pytest.raises(InputError, match="unknown level 'stpe'.*token, response, episode, pair, step"):
+    with pytest.raises(InputError, match=r"unknown level 'stpe'.*token, response, episode, pair, step"):
         to_pandas(example(), "stpe")
 
 

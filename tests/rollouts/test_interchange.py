@@ -327,7 +327,7 @@ GOOD = {"group": 0, "ids": [1, 2]}
         ('{"group": 0, "ids": [1], "token": {"x": [NaN]}}', "'token:x' has a number that is not finite: write null"),
         ('{"group": 0, "ids": [1], "token": {"x": [1e999]}}', "'token:x' has a number that is not finite"),
         (GOOD | {"token": {"trained": [1, 2]}}, "'token:trained' has int entries, which do not fit a column of bool"),
-        (GOOD | {"reward": "good"}, "'episode:reward/outcome' has text entries|holds text"),
+        (GOOD | {"reward": "good"}, "'episode:reward/outcome' has text entries, which do not fit a column of float64"),
         (GOOD | {"reward": 1.0, "rewards": {"outcome": 1.0}}, "episode:reward/outcome is given twice"),
         (GOOD | {"spans": {"step": [[0, 3]]}}, r"ranges of 'step' are \[\[0, 3\]\], expected sorted disjoint"),
         (GOOD | {"spans": {"step": [[1, 1]]}}, "ranges of 'step' are .*, expected sorted disjoint"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive import plain, plain_pairs
+from naive import entries, plain, plain_pairs
 from strategies import assert_same
 from strategies import rollouts as any_rollouts
 
@@ -234,7 +234,7 @@ def test_join_leaves_missing_what_a_part_does_not_have() -> None:
     assert both.n_groups == 2
     assert both.origin == ("stored",) * 4 + ("policy",)
     assert both.trained.tolist() == [*first.trained.tolist(), True]
-    assert both.columns["episode:scored/outcome"].present.tolist() == [True, True, True, False]
+    assert entries(both.columns["episode:scored/outcome"]) == [True, False, True, None]
     assert plain_pairs(both) == [(0, 2, [None]), (3, 3, [2.0])]
     assert plain(both)[0]["responses"][0]["spans"]["step"][0]["columns"] == {"step:score/prm": [[0.5, 1.0]]}
 

@@ -54,7 +54,7 @@ def test_going_on_from_a_step_drops_what_came_later(tmp_path: Path) -> None:
 def test_a_step_is_written_once(tmp_path: Path) -> None:
     store = RolloutStore(tmp_path)
     store.write(3, some(3))
-    with pytest.raises(InputError, match="step_000003.arrow is there already.*drop the steps after 2"):
+    with pytest.raises(InputError, match=r"step_000003.arrow is there already.*drop the steps after 2"):
         store.write(3, some(4))
     with pytest.raises(InputError, match="step is -1, expected 0 or more"):
         store.write(-1, some(4))
@@ -147,7 +147,7 @@ def test_torn_files(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "a.arrow"
     write_arrow(some(0), path)
     path.write_bytes(path.read_bytes()[:-100] if content is None else content)
-    with pytest.raises(InputError, match="is not a whole Arrow file|cannot read"):
+    with pytest.raises(InputError, match=r"is not a whole Arrow file|cannot read"):
         read_arrow(path)
 
 

@@ -114,7 +114,6 @@ def stream_arrow(path: str | os.PathLike[str]) -> Iterator[Rollouts]:
 def _pyarrow() -> Any:
     try:
         import pyarrow
-        import pyarrow.compute
         import pyarrow.ipc
     except ImportError as error:
         raise InputError(

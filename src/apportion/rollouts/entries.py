@@ -84,10 +84,11 @@ def rows_of(given: Sequence[Any], start: int, name: str, where: str) -> Rows:
     else:
         widths = np.ones(len(rows), dtype=np.int64)
     types = set(map(type, rows)) - {type(None)}
-    kind = "float" if types == {int, float} else KINDS.get(next(iter(types), type(None)))
-    if not types:
-        kind = "null"
-    elif (len(types) > 1 and kind != "float") or kind is None or (listed and kind == TEXT):
+    if len(types) < 2:
+        kind = KINDS.get(next(iter(types))) if types else "null"
+    else:
+        kind = "float" if types == {int, float} else None
+    if kind is None or (listed and kind == TEXT):
         raise InputError(
             f"{where}: {name!r} holds {' and '.join(sorted(t.__name__ for t in types))}, expected numbers, text, "
             "true and false, or lists of numbers, of one kind throughout."
@@ -143,12 +144,16 @@ def assemble(name: str, parts: Sequence[Rows], n: int, header: Header) -> tuple[
 
 def _inferred(word: str, parts: Sequence[Rows]) -> str:
     """The dtype of a column for which the file says none; ``word`` is the first of its name."""
+    if word in REAL:
+        return "float64"
+    if word in ("trained", "scored"):
+        return "bool"
     kinds = {part.kind for part in parts} - {"null"}
     if TEXT in kinds:
         return TEXT
-    if word in ("trained", "scored") or (kinds == {"bool"} and word not in REAL):
+    if kinds == {"bool"}:
         return "bool"
-    return "int64" if kinds == {"int"} and word not in REAL else "float64"
+    return "int64" if kinds == {"int"} else "float64"
 
 
 def _cast(part: Rows, dtype: str, name: str, lenient: bool) -> np.ndarray | tuple[str, ...]:

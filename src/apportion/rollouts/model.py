@@ -268,10 +268,16 @@ class Rollouts:
         return self.find(name) is not None
 
     def find(self, name: str) -> str | None:
-        """The full name of a column, or None. A reward named without a level is found wherever it lives."""
+        """The full name of a column, or None.
+
+        A reward named without a level is found wherever it lives. The level ``steps`` stands for that of the
+        decisions: ``turn`` where turns are marked, else ``response``.
+        """
         if ":" not in name and name.startswith(("reward/", "scored/")):
             return next((full for full in self.columns if split_name(full)[1] == name), None)
         full = qualify(name)
+        if full.startswith("steps:"):
+            full = full.replace("steps", "turn" if "turn" in self.spans else "response", 1)
         return full if full in self.columns else None
 
     def column(self, name: str, where: Tensor | None = None, reader: str = "this") -> Tensor:

@@ -26,6 +26,7 @@ from apportion.rewards.mathematics.units import Unit, unit
 
 _OPENING = frozenset(("(", "[", "{", r"\{", r"\langle", r"\lfloor", r"\lceil"))
 _CLOSING = frozenset((")", "]", "}", r"\}", r"\rangle", r"\rfloor", r"\rceil"))
+_PARTNERS = {"(": (")", "]"), "[": (")", "]"), "{": ("}",), r"\{": (r"\}",), r"\langle": (r"\rangle",)}
 _LIST = (",", ";", r"\lor", r"\land")
 _RELATIONS = ("=", "<", ">", r"\le", r"\ge", r"\ne", r"\in")
 _SET_OPERATIONS = (r"\cup", r"\cap", r"\setminus")
@@ -114,8 +115,8 @@ def split(found: Sequence[Token], marks: Collection[str]) -> tuple[list[list[Tok
 
 
 def _whole(found: Sequence[Token]) -> bool:
-    """Whether one pair of brackets, not necessarily of one shape, encloses everything."""
-    if not found or found[0].text not in _OPENING or found[-1].text not in _CLOSING:
+    """Whether one pair of brackets encloses everything; round and square ones may be mixed, as in ``[1, 2)``."""
+    if not found or found[-1].text not in _PARTNERS.get(found[0].text, ()):
         return False
     depth = 0
     for index, token in enumerate(found):
