@@ -1,9 +1,7 @@
 """Any Hugging Face causal language model as a policy.
 
-The trunk runs on right-padded rows; the output head runs only at positions whose next token is trained, in chunks, so
-that the [tokens, vocabulary] matrix is never whole.
-
-Suffix legend: b rows of a micro-batch, T its padded width, n trained tokens, D hidden size, V vocabulary.
+The output head runs only at positions whose next token is trained, in chunks, so that the [tokens, vocabulary] matrix
+is never whole.
 """
 
 from __future__ import annotations
@@ -11,25 +9,24 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Module
 
 from apportion.errors import InputError
 from apportion.models.codec import TokenizerCodec
-from apportion.models.policy import LossOfTokens, trained_tokens
-from apportion.models.statistics import check_names, chunk_size, from_logits
-from apportion.rollouts import Rollouts, ragged
+from apportion.models.statistics import STATISTICS, chunk_size, from_logits
+from apportion.models.trunk import TrunkModel
+from apportion.rollouts import Rollouts
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
-class HuggingFacePolicy:
+class HuggingFacePolicy(TrunkModel):
     """A causal language model and its tokenizer.
 
     Args:
@@ -42,18 +39,17 @@ class HuggingFacePolicy:
             dropout, or mixture-of-experts losses, under which cut batches would not give the gradient of whole ones.
     """
 
+    provides = tuple(STATISTICS)
+
     def __init__(self, model: Any, tokenizer: Any, autocast: torch.dtype | None = None) -> None:
-        self.model, self.tokenizer, self.autocast = model, tokenizer, autocast
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.trunk: Module = inner.base_model
+        super().__init__(model, inner.base_model, autocast)
+        self.model, self.tokenizer = model, tokenizer
         self.head: Module = inner.get_output_embeddings()
         self.config = inner.config
+        self.chunk = chunk_size(self.vocabulary)
         self.context = int(getattr(self.config, "max_position_embeddings", None) or 1 << 30)
         _refuse_unsupported(model, self)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
 
     @property
     def vocabulary(self) -> int:
@@ -66,61 +62,8 @@ class HuggingFacePolicy:
         end_ids = tuple(sorted({int(i) for i in ends if i is not None}))
         return TokenizerCodec(self.tokenizer, end_ids, instruction, chat)
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
-
-    def statistics(self, rollouts: Rollouts, responses: Tensor, names: Sequence[str]) -> Mapping[str, Tensor]:
-        check_names(names)
-        with torch.no_grad():
-            hidden, tokens = self._hidden(rollouts, responses)
-            parts = [
-                self._statistics(hidden[part], tokens[part], rollouts, names) for part in self._chunks(len(tokens))
-            ]
-        return {name: torch.cat([p[name] for p in parts]) if parts else hidden.new_zeros(0) for name in names}
-
-    def accumulate(self, rollouts: Rollouts, responses: Tensor, names: Sequence[str], loss: LossOfTokens) -> None:
-        check_names(names)
-        hidden, tokens = self._hidden(rollouts, responses)
-        gradient = torch.zeros_like(hidden)
-        for part in self._chunks(len(tokens)):
-            leaf = hidden[part].detach().requires_grad_()
-            value = loss(self._statistics(leaf, tokens[part], rollouts, names), tokens[part])
-            if value.requires_grad:
-                value.backward()
-            if leaf.grad is not None:
-                gradient[part] = leaf.grad
-        if hidden.requires_grad:
-            hidden.backward(gradient)
-
-    def _chunks(self, n: int) -> list[slice]:
-        size = chunk_size(self.vocabulary)
-        return [slice(start, min(start + size, n)) for start in range(0, n, size)]
-
-    def _context(self) -> Any:
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.autocast)
-
-    def _hidden(self, rollouts: Rollouts, responses: Tensor) -> tuple[Tensor, Tensor]:
-        """Last hidden states from which the trained tokens were drawn ``[n, D]``, and those tokens' numbers."""
-        tokens = trained_tokens(rollouts, responses)
-        if not len(tokens):
-            return torch.zeros((0, 1), device=rollouts.device), tokens
-        rows, starts = padded_rows(rollouts, responses)
-        with self._context():
-            states = self.trunk(input_ids=rows, use_cache=False)[0]
-        row = torch.full((rollouts.n_responses,), -1, dtype=torch.int64, device=rows.device)
-        row[responses] = torch.arange(len(responses), device=rows.device)
-        response = rollouts.response_of_token[tokens]
-        place = starts[row[response]] + tokens - rollouts.token_offsets[response]
-        if bool((place < 1).any()):
-            raise InputError("a response with an empty prompt has no state before its first token: give it a prompt.")
-        return states[row[response], place - 1], tokens
-
-    def _statistics(
-        self, hidden: Tensor, tokens: Tensor, rollouts: Rollouts, names: Sequence[str]
-    ) -> Mapping[str, Tensor]:
-        with self._context():
+    def read(self, hidden: Tensor, tokens: Tensor, rollouts: Rollouts, names: Sequence[str]) -> Mapping[str, Tensor]:
+        with self.context():
             logits = self.head(hidden)
         temperature = rollouts.temperature[rollouts.response_of_token[tokens]]
         return from_logits(logits, rollouts.ids[tokens], temperature, names)
@@ -164,29 +107,6 @@ class _AdaptersOff(HuggingFacePolicy):
 
     def load_weights(self, folder: Path) -> None:
         """Nothing to read: the weights under the adapters never change."""
-
-
-def padded_rows(rollouts: Rollouts, responses: Tensor) -> tuple[Tensor, Tensor]:
-    """Prompts and responses as right-padded rows.
-
-    A causal model never looks to the right, so the padding needs no mask.
-
-    Returns:
-        ids ``[b, T]`` and where every response starts in its row ``[b]``.
-    """
-    prompts = rollouts.prompts[responses]
-    prompt_lengths = ragged.lengths_of(rollouts.prompt_offsets)[prompts]
-    lengths = ragged.lengths_of(rollouts.token_offsets)[responses]
-    rows = rollouts.ids.new_zeros((len(responses), int((prompt_lengths + lengths).max())))
-    of_prompt, of_response = ragged.offsets_of(prompt_lengths), ragged.offsets_of(lengths)
-    rows[ragged.row_of(of_prompt), ragged.position_in_row(of_prompt)] = rollouts.prompt_ids[
-        ragged.ranges(rollouts.prompt_offsets[prompts], rollouts.prompt_offsets[prompts + 1])
-    ]
-    row = ragged.row_of(of_response)
-    rows[row, prompt_lengths[row] + ragged.position_in_row(of_response)] = rollouts.ids[
-        ragged.ranges(rollouts.token_offsets[responses], rollouts.token_offsets[responses + 1])
-    ]
-    return rows, prompt_lengths
 
 
 def _refuse_unsupported(model: Any, policy: HuggingFacePolicy) -> None:

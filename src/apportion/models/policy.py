@@ -1,4 +1,4 @@
-"""What the trainer needs of a policy, whatever it is inside.
+"""What the trainer needs of a model, whatever it is inside.
 
 Suffix legend: N tokens of a rollouts, n some of them, B responses.
 """
@@ -20,19 +20,11 @@ LossOfTokens = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 """``(statistics of n tokens, their numbers [n]) -> scalar``; called on parts of a micro-batch, the parts add up."""
 
 
-class Policy(Protocol):
-    """A distribution over the next token, with parameters to train."""
+class Model(Protocol):
+    """Parameters that train, and per-token statistics that depend on them."""
 
     @property
     def device(self) -> torch.device: ...
-
-    def codec(self, instruction: str, chat: bool | None) -> Codec:
-        """How this policy reads tasks and writes answers."""
-        ...
-
-    def frozen_copy(self) -> Policy:
-        """A copy that does not train: the reference policy."""
-        ...
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """The parameters that train."""
@@ -60,7 +52,19 @@ class Policy(Protocol):
         ...
 
     def load_weights(self, folder: Path) -> None:
-        """Read weights written by :meth:`save` into this policy."""
+        """Read weights written by :meth:`save` into this model."""
+        ...
+
+
+class Policy(Model, Protocol):
+    """A distribution over the next token."""
+
+    def codec(self, instruction: str, chat: bool | None) -> Codec:
+        """How this policy reads tasks and writes answers."""
+        ...
+
+    def frozen_copy(self) -> Policy:
+        """A copy that does not train: the reference policy."""
         ...
 
 

@@ -47,13 +47,6 @@ STATISTICS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 vocabulary, ``max_log_prob`` of the likeliest token."""
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raise an :class:`InputError` for a statistic that does not exist."""
-    for name in names:
-        if name not in STATISTICS:
-            raise unknown_name("policy statistic", name, STATISTICS)
-
-
 def from_logits(logits: Tensor, ids: Tensor, temperature: Tensor, names: Sequence[str]) -> Mapping[str, Tensor]:
     """Statistics of n tokens.
 
@@ -69,6 +62,9 @@ def from_logits(logits: Tensor, ids: Tensor, temperature: Tensor, names: Sequenc
         >>> round(s["entropy"].item(), 4) == round(-s["log_probs"].item(), 4) == 1.3863
         True
     """
+    for name in names:
+        if name not in STATISTICS:
+            raise unknown_name("policy statistic", name, STATISTICS)
     precise = logits if logits.dtype == torch.float64 else logits.float()
     scaled = precise / temperature.to(precise.dtype)[:, None]
     normaliser = scaled.logsumexp(1)

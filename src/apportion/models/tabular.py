@@ -18,7 +18,7 @@ from torch.nn import Parameter
 from apportion.errors import InputError
 from apportion.models.codec import NumberCodec
 from apportion.models.policy import LossOfTokens, trained_tokens
-from apportion.models.statistics import check_names, from_logits
+from apportion.models.statistics import from_logits
 from apportion.rollouts import Rollouts, ragged
 
 
@@ -111,7 +111,6 @@ class TabularPolicy:
                 value.backward()
 
     def _statistics(self, rollouts: Rollouts, tokens: Tensor, names: Sequence[str]) -> Mapping[str, Tensor]:
-        check_names(names)
         temperature = rollouts.temperature[rollouts.response_of_token[tokens]]
         return from_logits(self.logits[self.states_of(rollouts)[tokens]], rollouts.ids[tokens], temperature, names)
 

@@ -120,7 +120,15 @@ class TrainConfig:
     """Also log metrics to: trackio, wandb, tensorboard."""
 
     def __post_init__(self) -> None:
-        for name in ("prompts_per_step", "group_size", "epochs", "minibatches", "micro_batch_tokens", "save_every", "keep_checkpoints"):
+        for name in (
+            "prompts_per_step",
+            "group_size",
+            "epochs",
+            "minibatches",
+            "micro_batch_tokens",
+            "save_every",
+            "keep_checkpoints",
+        ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1.")
         for name in ("steps", "warmup_steps", "eval_prompts", "lora_rank", "threads", "eval_every"):

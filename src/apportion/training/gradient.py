@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from apportion.credit import Clock, Credit
-from apportion.models.policy import Policy, trained_tokens
+from apportion.models.policy import Model, trained_tokens
 from apportion.objectives import Loss, Objective, bind
 from apportion.rollouts import Rollouts, ragged
 
@@ -36,7 +36,7 @@ def micro_batches(rollouts: Rollouts, max_tokens: int) -> list[Tensor]:
     return [torch.tensor(part, device=rollouts.device) for part in parts]
 
 
-def measure(policy: Policy, rollouts: Rollouts, names: Sequence[str], parts: Sequence[Tensor]) -> Mapping[str, Tensor]:
+def measure(policy: Model, rollouts: Rollouts, names: Sequence[str], parts: Sequence[Tensor]) -> Mapping[str, Tensor]:
     """Statistics of a policy at all trained tokens, 0 elsewhere.
 
     Args:
@@ -59,7 +59,7 @@ def measure(policy: Policy, rollouts: Rollouts, names: Sequence[str], parts: Seq
 
 
 def accumulate(
-    policy: Policy,
+    policy: Model,
     objective: Objective,
     rollouts: Rollouts,
     credit: Credit,
@@ -87,7 +87,7 @@ def accumulate(
     return _pushed_through(policy, objective, batch, credit, parts, clock)
 
 
-def _fused(policy: Policy, objective: Objective, batch: Rollouts, credit: Credit, parts: Sequence[Tensor]) -> Loss:
+def _fused(policy: Model, objective: Objective, batch: Rollouts, credit: Credit, parts: Sequence[Tensor]) -> Loss:
     bound = bind(objective, batch, credit)
     values: list[Tensor] = []
     sums: dict[str, Tensor] = {}
@@ -107,7 +107,7 @@ def _fused(policy: Policy, objective: Objective, batch: Rollouts, credit: Credit
 
 
 def _pushed_through(
-    policy: Policy,
+    policy: Model,
     objective: Objective,
     batch: Rollouts,
     credit: Credit,
