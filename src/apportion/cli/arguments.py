@@ -19,7 +19,7 @@ def need(package: str, extra: str) -> InputError:
     return InputError(f'this needs {package}, which is not installed: run pip install "apportion[{extra}]".')
 
 
-def parse(kind: type[T], argv: Sequence[str], program: str, default: T | None = None) -> T:
+def parse(kind: type[T], argv: Sequence[str], program: str, default: Any = None) -> T:
     """Read arguments into a dataclass; its fields are the options, their docstrings the help.
 
     Args:

@@ -63,7 +63,7 @@ class HuggingFacePolicy(TrunkModel):
         return TokenizerCodec(self.tokenizer, end_ids, instruction, chat)
 
     def read(self, hidden: Tensor, tokens: Tensor, rollouts: Rollouts, names: Sequence[str]) -> Mapping[str, Tensor]:
-        with self.context():
+        with self.precision():
             logits = self.head(hidden)
         temperature = rollouts.temperature[rollouts.response_of_token[tokens]]
         return from_logits(logits, rollouts.ids[tokens], temperature, names)

@@ -76,12 +76,12 @@ class TrunkModel:
         """Hidden states that have read whole responses ``[b, D]``, without gradient."""
         with torch.no_grad():
             rows, starts = padded_rows(rollouts, responses)
-            with self.context():
+            with self.precision():
                 states = self.trunk(input_ids=rows, use_cache=False)[0]
             last = starts + ragged.lengths_of(rollouts.token_offsets)[responses] - 1
             return states[torch.arange(len(responses), device=rows.device), last]
 
-    def context(self) -> AbstractContextManager[object]:
+    def precision(self) -> AbstractContextManager[object]:
         """The numerical precision of a forward pass."""
         if self.autocast is None:
             return nullcontext()
@@ -101,7 +101,7 @@ class TrunkModel:
         if not len(tokens):
             return torch.zeros((0, 1), device=rollouts.device), tokens
         rows, starts = padded_rows(rollouts, responses)
-        with self.context():
+        with self.precision():
             states = self.trunk(input_ids=rows, use_cache=False)[0]
         row = torch.full((rollouts.n_responses,), -1, dtype=torch.int64, device=rows.device)
         row[responses] = torch.arange(len(responses), device=rows.device)

@@ -278,7 +278,8 @@ def _generators() -> dict[str, Any]:
     import numpy as np
 
     version, python, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    state: Any = np.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, cached = state
     return {
         "python": [version, list(python), gauss],
         "numpy": [kind, torch.from_numpy(keys.astype("int64")), position, has_gauss, cached],

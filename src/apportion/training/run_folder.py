@@ -113,7 +113,7 @@ def write_atomically(path: Path, text: str) -> None:
 def environment() -> dict[str, Any]:
     """Versions and machine, for whoever reads the run later."""
     names = ("torch", "numpy", "transformers", "tokenizers", "peft", "pyarrow", "reasoning-gym", "math-verify")
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in names:
         try:
             versions[name] = importlib.metadata.version(name)
