@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from apportion.credit.algebra import EXACT, Bias, Claim, Stage, Work, estimator
-from apportion.credit.reduce import Singleton, relative
+from apportion.credit.reduce import Singleton, check_options, relative
 
 
 def none() -> Stage:
@@ -44,6 +44,7 @@ def grpo(
         >>> [round(a, 3) for a in grpo()(group).advantages.tolist()]
         [1.155, -0.577, -0.577]
     """
+    check_options(eps, singleton)
     bias = (
         Bias(
             Claim.BIASED,
@@ -85,6 +86,7 @@ def rloo(component: str = "outcome", singleton: Singleton = "zero") -> Stage:
         >>> rloo()(group).advantages.tolist()
         [1.0, -0.5, -0.5]
     """
+    check_options(singleton=singleton)
 
     @estimator(needs=(f"reward/{component}",), bias=EXACT, compares_groups=True)
     def leave_one_out(work: Work) -> Tensor:

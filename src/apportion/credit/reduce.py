@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -72,18 +73,39 @@ def statistics(
     size = int(group.max()) + 1 if len(group) else 0
     zeros = values.new_zeros(size)
     count = zeros.index_add(0, group, inside.to(values.dtype))[group]
-    total = zeros.index_add(0, group, torch.where(inside, values, 0.0))[group]
-    mean = total / count.clamp(min=1)
+    # Sums start from the smallest member, so equal members have exactly their value as mean and no deviation.
+    low = torch.full_like(zeros, torch.inf).scatter_reduce(0, group, torch.where(inside, values, torch.inf), "amin")
+    low = torch.where(low.isinf(), 0.0, low)[group]
+    total = zeros.index_add(0, group, torch.where(inside, values - low, 0.0))[group]
+    mean = low + total / count.clamp(min=1)
     deviation = torch.where(inside, values - mean, 0.0)
     squares = zeros.index_add(0, group, deviation**2)[group]
     if leave_one_out:
         # Removing x from n members: the mean moves by (mean - x)/(n - 1), squares shrink by n/(n - 1) (x - mean)^2.
         rest = (count - inside.to(values.dtype)).clamp(min=0)
-        squares = (squares - deviation**2 * count / rest.clamp(min=1)).clamp(min=0)
+        left = squares - deviation**2 * count / rest.clamp(min=1)
+        squares = torch.where(left > 64 * torch.finfo(values.dtype).eps * squares, left, 0.0)
         mean = torch.where(rest > 0, mean - deviation / rest.clamp(min=1), 0.0)
         count = rest
     variance = torch.where(count > ddof, squares / (count - ddof).clamp(min=1), 0.0)
     return Statistics(mean, variance.sqrt(), count)
+
+
+def check_options(eps: float = 0.0, singleton: str = "zero") -> None:
+    """Refuse settings of :func:`relative` that cannot be used, before there is anything to reduce.
+
+    Raises:
+        InputError: an unknown ``singleton``, or an ``eps`` that is not 0 or more.
+    """
+    if singleton not in ("zero", "raw", "error"):
+        raise InputError(f"singleton is {singleton!r}, expected 'zero', 'raw' or 'error'.")
+    if not 0 <= eps < math.inf:
+        raise InputError(f"eps is {eps}, expected 0 or more.")
+
+
+def standardised(values: Tensor, std: Tensor, eps: float) -> Tensor:
+    """Values divided by ``std + eps``; 0 where ``std`` is 0, since equal members leave nothing to compare."""
+    return torch.where(std > 0, values / torch.where(std > 0, std + eps, 1.0), 0.0)
 
 
 def relative(
@@ -113,10 +135,7 @@ def relative(
     Raises:
         InputError: a group of one with ``singleton="error"``, an unknown ``singleton``, or a negative ``eps``.
     """
-    if singleton not in ("zero", "raw", "error"):
-        raise InputError(f"singleton is {singleton!r}, expected 'zero', 'raw' or 'error'.")
-    if eps < 0:
-        raise InputError(f"eps is {eps}, expected 0 or more.")
+    check_options(eps, singleton)
     whole = statistics(values, group, ddof=ddof)
     mean = statistics(values, group, leave_one_out=True).mean if leave_one_out else whole.mean
     alone = whole.count == 1
@@ -129,7 +148,7 @@ def relative(
     std = torch.where(alone, 1.0, whole.std)
     result = torch.where(alone, values, values - mean)
     if norm_by_std:
-        result = result / (std + eps)
+        result = standardised(result, std, eps)
     keep = dead if singleton == "raw" else torch.zeros_like(alone)
     return torch.where(alone & ~keep, 0.0, result)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from apportion.credit.algebra import Bias, Claim, Result, Stage, Work, estimator
 from apportion.credit.prefixes import prefix_tree
-from apportion.credit.reduce import statistics
-from apportion.errors import InputError
+from apportion.credit.reduce import check_options, standardised, statistics
 
 
 def tempo(component: str = "outcome", norm_by_std: bool = True, eps: float = 1e-6) -> Stage:
@@ -34,9 +33,7 @@ def tempo(component: str = "outcome", norm_by_std: bool = True, eps: float = 1e-
         >>> tempo(norm_by_std=False)(group).advantages.tolist()
         [0.5, 1.0, -0.5, -1.0]
     """
-    if eps < 0:
-        raise InputError(f"eps is {eps}, expected 0 or more.")
-
+    check_options(eps)
     bias = Bias(Claim.BIASED, "prefix means include the episode itself; exact only as groups grow")
 
     @estimator(needs=(f"reward/{component}",), bias=bias, compares_groups=True)
@@ -48,7 +45,7 @@ def tempo(component: str = "outcome", norm_by_std: bool = True, eps: float = 1e-
         before, after = value[tree.before], value[tree.after]
         advantages = work.spread(reward_E - group.mean) + after - before
         if norm_by_std:
-            advantages = advantages / (work.spread(group.std) + eps)
+            advantages = standardised(advantages, work.spread(group.std), eps)
         return Result(
             advantages,
             {

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 
 from apportion.evals.pass_at_k import Estimate, estimate_pass_at_k
-from apportion.models.codec import Codec
-from apportion.rewards.collect import sample, score
-from apportion.rewards.verdict import Verifier
+from apportion.rewards.collect import Collector
 from apportion.rollouts import Rollouts, join
-from apportion.sampling import Engine, SamplingSettings
+from apportion.sampling import SamplingSettings
 from apportion.tasks.task import Task
+
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +39,8 @@ class Evaluation:
 
 
 def evaluate(
-    engine: Engine,
-    codec: Codec,
+    collect: Collector,
     tasks: Sequence[Task],
-    verifiers: Mapping[str, Verifier],
     settings: SamplingSettings,
     generator: torch.Generator,
     samples: int = 1,
@@ -53,38 +50,22 @@ def evaluate(
     """Ask every task ``samples`` times and once greedily.
 
     Args:
-        engine: samples from the policy.
-        codec: reads tasks, writes answers.
+        collect: samples from the policy and scores.
         tasks: held-out tasks.
-        verifiers: by task source.
         settings: how to sample.
         generator: source of randomness.
         samples: responses a task.
         ks: which pass@k; each at most ``samples``.
         batch: tasks at once.
     """
-    drawn = _ask(engine, codec, tasks, verifiers, settings, generator, samples, batch)
-    once = _ask(engine, codec, tasks, verifiers, replace(settings, temperature=0.0), generator, 1, batch)
+
+    def ask(how: SamplingSettings, times: int) -> Rollouts:
+        starts = range(0, len(tasks), batch)
+        return join([collect(tasks[i : i + batch], times, how, generator, first_group=i) for i in starts])
+
+    drawn, once = ask(settings, samples), ask(replace(settings, temperature=0.0), 1)
     scores = _scores(drawn, samples)
     return Evaluation({k: estimate_pass_at_k(scores, k) for k in ks}, estimate_pass_at_k(_scores(once, 1)), drawn)
-
-
-def _ask(
-    engine: Engine,
-    codec: Codec,
-    tasks: Sequence[Task],
-    verifiers: Mapping[str, Verifier],
-    settings: SamplingSettings,
-    generator: torch.Generator,
-    samples: int,
-    batch: int,
-) -> Rollouts:
-    parts = []
-    for start in range(0, len(tasks), batch):
-        some = tasks[start : start + batch]
-        rollouts = sample(engine, codec, some, samples, settings, generator, first_group=start)
-        parts.append(score(rollouts, some, verifiers))
-    return join(parts)
 
 
 def _scores(rollouts: Rollouts, samples: int) -> list[list[float | None]]:

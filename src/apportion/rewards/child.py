@@ -2,7 +2,7 @@
 
 Nothing else stops a computation that hangs: a signal is not delivered while C code runs, a thread cannot be ended.
 The child is a fresh interpreter (it never imports the caller's ``__main__``, nor torch), is reused from call to call,
-and is started again after it had to be killed. POSIX and Windows alike: a timer kills, and the pipe then ends.
+and is started again after it had to be killed. It is a separate process, not a sandbox.
 """
 
 from __future__ import annotations

@@ -1,15 +1,19 @@
-"""Sampling and scoring together: tasks in, rollouts with text and verdicts out."""
+"""Sampling and scoring together: tasks in, rollouts with text and rewards out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
+from apportion.environments import Environment
 from apportion.models.codec import Codec
 from apportion.rewards.verdict import Verdict, Verifier
 from apportion.rollouts import Rollouts, ragged
 from apportion.sampling import Engine, SamplingSettings, sample_groups
+from apportion.sampling.episodes import sample_episodes
 from apportion.tasks.task import Task
 
 
@@ -57,3 +61,74 @@ def score(rollouts: Rollouts, tasks: Sequence[Task], verifiers: Mapping[str, Ver
     scored = torch.tensor([v.known for v in given])
     rollouts = rollouts.with_reward("outcome", values.to(rollouts.device), scored.to(rollouts.device), maker="verifier")
     return rollouts.with_column("episode:reason", [v.reason for v in given], maker="verifier")
+
+
+class Collector(Protocol):
+    """Turns tasks into scored rollouts, a group a task."""
+
+    engine: Engine
+
+    def __call__(
+        self,
+        tasks: Sequence[Task],
+        group_size: int,
+        settings: SamplingSettings,
+        generator: torch.Generator,
+        first_group: int = 0,
+        policy_version: int = 0,
+    ) -> Rollouts: ...
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerCollector:
+    """One response a task, checked by the verifier of the task's source.
+
+    Attributes:
+        engine: samples from the policy.
+        codec: reads tasks, writes answers.
+        verifiers: by task source.
+    """
+
+    engine: Engine
+    codec: Codec
+    verifiers: Mapping[str, Verifier]
+
+    def __call__(
+        self,
+        tasks: Sequence[Task],
+        group_size: int,
+        settings: SamplingSettings,
+        generator: torch.Generator,
+        first_group: int = 0,
+        policy_version: int = 0,
+    ) -> Rollouts:
+        drawn = sample(self.engine, self.codec, tasks, group_size, settings, generator, first_group, policy_version)
+        return score(drawn, tasks, self.verifiers)
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeCollector:
+    """Attempts of several turns, rewarded by the environment.
+
+    Attributes:
+        engine: samples from the policy.
+        codec: reads observations, writes actions.
+        environment: what is acted in.
+    """
+
+    engine: Engine
+    codec: Codec
+    environment: Environment
+
+    def __call__(
+        self,
+        tasks: Sequence[Task],
+        group_size: int,
+        settings: SamplingSettings,
+        generator: torch.Generator,
+        first_group: int = 0,
+        policy_version: int = 0,
+    ) -> Rollouts:
+        return sample_episodes(
+            self.engine, self.codec, self.environment, tasks, group_size, settings, generator, first_group, policy_version
+        )

@@ -75,15 +75,15 @@ def rows_of(given: Sequence[Any], start: int, name: str, where: str) -> Rows:
     Raises:
         InputError: entries of different kinds, or numbers that are not finite.
     """
-    valid = np.fromiter((row is not None for row in given), dtype=bool, count=len(given))
-    rows = [row for row in given if row is not None]
-    listed = isinstance(rows[0], list) if rows else None
-    if listed and set(map(type, rows)) == {list}:
+    rows, valid = _without_null(given)
+    widths, inner, listed = np.ones(len(rows), dtype=np.int64), np.ones(len(rows), dtype=bool), None
+    types = set(map(type, rows))
+    if rows:
+        listed = isinstance(rows[0], list)
+    if types == {list}:
         widths = np.array([len(row) for row in rows], dtype=np.int64)
-        rows = [entry for row in rows for entry in row]
-    else:
-        widths = np.ones(len(rows), dtype=np.int64)
-    types = set(map(type, rows)) - {type(None)}
+        rows, inner = _without_null([entry for row in rows for entry in row])
+        types = set(map(type, rows))
     if len(types) < 2:
         kind = KINDS.get(next(iter(types))) if types else "null"
     else:
@@ -93,14 +93,22 @@ def rows_of(given: Sequence[Any], start: int, name: str, where: str) -> Rows:
             f"{where}: {name!r} holds {' and '.join(sorted(t.__name__ for t in types))}, expected numbers, text, "
             "true and false, or lists of numbers, of one kind throughout."
         )
-    inner = np.fromiter((entry is not None for entry in rows), dtype=bool, count=len(rows))
     if kind == TEXT:
         return Rows(start, valid, listed, widths, kind, tuple(rows), inner, where)
-    filled = rows if inner.all() else [0 if entry is None else entry for entry in rows]
-    values = integers(filled, repr(name), where) if kind == "int" else np.array(filled, dtype=np.float64)
+    values = integers(rows, repr(name), where) if kind == "int" else np.array(rows, dtype=np.float64)
     if not np.isfinite(values).all():
         raise InputError(f"{where}: {name!r} has a number that is not finite: write null where one is missing.")
+    if not inner.all():
+        known, values = values, np.zeros(len(inner), dtype=values.dtype)
+        values[inner] = known
     return Rows(start, valid, listed, widths, kind, values, inner, where)
+
+
+def _without_null(given: Sequence[Any]) -> tuple[list[Any], np.ndarray]:
+    """The entries that are not null, and which those are."""
+    if type(None) not in set(map(type, given)):
+        return list(given), np.ones(len(given), dtype=bool)
+    return [one for one in given if one is not None], np.array([one is not None for one in given], dtype=bool)
 
 
 def assemble(name: str, parts: Sequence[Rows], n: int, header: Header) -> tuple[Cells, np.ndarray]:

@@ -1,0 +1,58 @@
+"""A scripted process reward: the quickstart's partial sums, each checked against the one before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from apportion.annotations.annotator import Annotator
+from apportion.rollouts import Rollouts
+
+
+def partial_sums() -> Annotator:
+    """Every token of a running-sum answer is a step: +1 where it follows from the one before, -1 where it does not.
+
+    A digit is right if it is the previous total plus the next digit of the prompt, modulo ten, whether or not the
+    previous total was; so a slip is blamed once, where it was made. A step after something that is not a digit is
+    unknown: there is no total to go on from.
+
+    Makes spans of kind ``step`` with ``step:reward/prm``.
+    """
+
+    def apply(rollouts: Rollouts, policy: Any) -> Rollouts:
+        texts = rollouts.columns["response:text"].text
+        prompts = rollouts.columns["response:prompt_text"].text
+        starts, scores, known = [], [], []
+        offsets = rollouts.token_offsets.tolist()
+        for b, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
+            for i, score in enumerate(_scores(prompt or "", text or "")[: offsets[b + 1] - offsets[b]]):
+                starts.append(offsets[b] + i)
+                scores.append(score or 0.0)
+                known.append(score is not None)
+        at = torch.tensor(starts, dtype=torch.int64, device=rollouts.device)
+        return rollouts.with_spans("step", at, at + 1).with_reward(
+            "prm",
+            torch.tensor(scores, dtype=torch.float64, device=rollouts.device),
+            torch.tensor(known, dtype=torch.bool, device=rollouts.device),
+            level="step",
+            maker="partial_sums",
+        )
+
+    return Annotator(apply, ("reward/prm", "step:reward/prm"))
+
+
+def _scores(prompt: str, answer: str) -> list[float | None]:
+    """A score a character; None where the total before it is not a digit."""
+    rest, _, first = prompt.partition("=")
+    total: str | None = first
+    scores: list[float | None] = []
+    for i, character in enumerate(answer):
+        if total is None or not total.isdigit():
+            scores.append(None)
+        elif i < len(rest):
+            scores.append(1.0 if character == str((int(total) + int(rest[i])) % 10) else -1.0)
+        else:
+            scores.append(1.0 if character == "." else -1.0)
+        total = character if i < len(rest) else total
+    return scores
