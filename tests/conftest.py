@@ -12,7 +12,7 @@ from golden.pending import read_pending
 # Read when torch is first imported, here and in processes that tests start.
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
-settings.register_profile("apportion", derandomize=True, deadline=None, max_examples=40, database=None)
+settings.register_profile("apportion", derandomize=True, deadline=None, max_examples=25, database=None)
 settings.load_profile("apportion")
 
 

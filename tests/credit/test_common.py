@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import ORIGINS, Rollouts, ragged
 from apportion.rollouts.model import maker_of
 from credit.cases import CASES, Case, close
-from credit.worlds import Dialogues, Flat, dialogues, flats
+from credit.worlds import DICE, EIGHTHS, Dialogues, Flat, dialogues, flats
 
 
 def every(promise: Callable[[Case], bool] = lambda case: True) -> pytest.MarkDecorator:
@@ -50,11 +51,6 @@ def same_credit(given: Credit, expected: Credit, atol: float = 1e-9) -> None:
         close(column.tensor.double(), expected.columns[name].tensor.double(), atol)
 
 
-def some(draw: st.DataObject, rows: int) -> Tensor:
-    """A mask of some rows, possibly none or all."""
-    return torch.tensor(draw.draw(st.lists(st.booleans(), min_size=rows, max_size=rows)), dtype=torch.bool)
-
-
 def test_every_method_is_in_the_table() -> None:
     assert {case.method for case in CASES} == set(METHODS), "add a row to CASES in tests/credit/cases.py"
 
@@ -75,10 +71,10 @@ def test_equals_the_naive_loop(case: Case, world: Flat) -> None:
 
 
 @every()
-@given(world=flats(), data=st.data())
-def test_order_of_episodes_and_names_of_groups_do_not_matter(case: Case, world: Flat, data: st.DataObject) -> None:
+@given(world=flats(), dice=DICE)
+def test_order_of_episodes_and_names_of_groups_do_not_matter(case: Case, world: Flat, dice: random.Random) -> None:
     prepared = case.prepare(world.rollouts())
-    order = torch.tensor(data.draw(st.permutations(range(prepared.n_episodes))))
+    order = torch.tensor(dice.sample(range(prepared.n_episodes), prepared.n_episodes))
     renamed = replace(prepared, group_ids=7 - prepared.group_ids * 2)
     same_credit(case.run(renamed.select(order)), case.run(prepared).select(order))
 
@@ -175,12 +171,11 @@ def test_tool_output_gets_nothing(case: Case, world: Dialogues) -> None:
 
 @every(lambda case: reads_outcome(case) and case.totals)
 @pytest.mark.parametrize("level", ["token", "turn", "response"])
-@given(world=dialogues(), data=st.data())
-def test_rewards_at_any_level_are_summed(case: Case, level: str, world: Dialogues, data: st.DataObject) -> None:
+@given(world=dialogues(), dice=DICE)
+def test_rewards_at_any_level_are_summed(case: Case, level: str, world: Dialogues, dice: random.Random) -> None:
     rollouts = world.growing() if level == "turn" else world.separate(history=True)
     rows = rollouts.rows(level)
-    eighths = data.draw(st.lists(st.integers(-16, 16), min_size=rows, max_size=rows))
-    parts = torch.tensor(eighths, dtype=torch.float64) / 8
+    parts = torch.tensor(dice.choices(EIGHTHS, k=rows), dtype=torch.float64)
     response = {
         "token": rollouts.response_of_token,
         "turn": rollouts.response_of_span.get("turn"),
@@ -257,10 +252,9 @@ def test_no_episodes_and_empty_responses(case: Case) -> None:
 
 
 @every(drops_unknown)
-@given(world=flats(), data=st.data())
-def test_unknown_members(case: Case, world: Flat, data: st.DataObject) -> None:
-    unknown = some(data, len(world.ids))
-    unknown[0] = True
+@given(world=flats(), dice=DICE)
+def test_unknown_members(case: Case, world: Flat, dice: random.Random) -> None:
+    unknown = torch.tensor([True, *(dice.random() < 0.4 for _ in world.ids[1:])])
     rewards = [None if lost else r for lost, r in zip(unknown.tolist(), world.rewards, strict=True)]
     prepared = case.prepare(world.rollouts(rewards))
     with pytest.raises(InputError, match=r"episodes have an unknown reward: score them, or pass unscored='drop'"):
@@ -282,7 +276,7 @@ def test_unknown_members(case: Case, world: Flat, data: st.DataObject) -> None:
 @pytest.mark.parametrize("level", ["token", "turn", "response"])
 def test_unknown_spreads_upwards(case: Case, level: str) -> None:
     turns = [[([0], [50]), ([1], [])], [([0], [50]), ([0], [])], [([1], [])]]
-    world = Dialogues(turns, [0, 0, 0], [0.0, 0.0, 0.0])
+    world = Dialogues([[100]] * 3, turns, [0, 0, 0], [0.0, 0.0, 0.0])
     rollouts = world.growing() if level == "turn" else world.separate(history=True)
     bare = replace(rollouts, columns={n: c for n, c in rollouts.columns.items() if not n.endswith("/outcome")})
     values = torch.arange(rollouts.rows(level), dtype=torch.float64)
@@ -314,10 +308,9 @@ def test_nothing_known_at_all(case: Case) -> None:
 
 
 @every()
-@given(world=flats(), data=st.data())
-def test_other_origins_are_left_alone(case: Case, world: Flat, data: st.DataObject) -> None:
-    count = len(world.ids)
-    origins = data.draw(st.lists(st.sampled_from(ORIGINS), min_size=count, max_size=count))
+@given(world=flats(), dice=DICE)
+def test_other_origins_are_left_alone(case: Case, world: Flat, dice: random.Random) -> None:
+    origins = dice.choices(ORIGINS, k=len(world.ids))
     outside = torch.tensor([origin not in case.stage.covers for origin in origins], dtype=torch.bool)
     rewards = [None if lost else r for lost, r in zip(outside.tolist(), world.rewards, strict=True)]
     prepared = case.prepare(with_origins(world.rollouts(rewards), origins))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,12 @@ from hypothesis import strategies as st
 
 from apportion.rollouts import Rollouts, from_padded
 
-EIGHTHS = st.integers(-32, 32).map(lambda n: n / 8)
+EIGHTHS = [n / 8 for n in range(-32, 33)]
 """Rewards that are exact in float32 and whose sums are exact in float64."""
+
+
+DICE = st.integers(0, 2**32).map(random.Random)
+"""Random numbers of one example: hypothesis draws the seed, since drawing every number would take most of a test."""
 
 
 @dataclass(frozen=True)
@@ -44,25 +49,26 @@ class Flat:
 
 
 @st.composite
-def flats(
-    draw: st.DrawFn,
-    episodes: tuple[int, int] = (1, 8),
-    rewards: st.SearchStrategy[float] = EIGHTHS,
-    untrained: bool = True,
-) -> Flat:
-    """Ragged groups, interleaved, of tokens so few that prefixes coincide; some responses empty."""
-    count = draw(st.integers(*episodes))
-    lengths = draw(st.lists(st.integers(0, 5), min_size=count, max_size=count))
-    ids = [draw(st.lists(st.integers(0, 1), min_size=n, max_size=n)) for n in lengths]
-    trained = [draw(st.lists(st.booleans(), min_size=n, max_size=n)) if untrained else [True] * n for n in lengths]
-    groups = draw(st.lists(st.sampled_from([-3, 4, 11]), min_size=count, max_size=count))
-    return Flat(ids, groups, draw(st.lists(rewards, min_size=count, max_size=count)), trained)
+def flats(draw: st.DrawFn, rewards: Sequence[float] = EIGHTHS, untrained: bool = True) -> Flat:
+    """One to eight responses in ragged, interleaved groups, of tokens so few that prefixes coincide; some empty.
+
+    Args:
+        draw: given by hypothesis.
+        rewards: what a world takes its one to four different rewards from.
+        untrained: whether some tokens are.
+    """
+    count, dice = draw(st.integers(1, 8)), draw(DICE)
+    ids = [[dice.randint(0, 1) for _ in range(dice.randint(0, 5))] for _ in range(count)]
+    trained = [[not untrained or dice.random() < 0.7 for _ in row] for row in ids]
+    palette = dice.sample(rewards, dice.randint(1, 4))
+    return Flat(ids, dice.choices([-3, 4, 11], k=count), dice.choices(palette, k=count), trained)
 
 
 @dataclass(frozen=True)
 class Dialogues:
-    """Episodes of several turns, each the policy's tokens and what a tool then said."""
+    """Episodes of several turns, each the policy's tokens and what a tool then said; some prompts bring a hint."""
 
+    prompts: list[list[int]]
     turns: list[list[tuple[list[int], list[int]]]]
     groups: list[int]
     rewards: list[float]
@@ -76,15 +82,16 @@ class Dialogues:
             starts.append(at)
             ends.append(at + len(said))
             at += len(said) + len(heard)
-        one_prompt = [[100]] * len(ids)
-        whole = Rollouts.from_lists(ids, groups=self.groups, rewards=self.rewards, trained=trained, prompts=one_prompt)
+        whole = Rollouts.from_lists(
+            ids, groups=self.groups, rewards=self.rewards, trained=trained, prompts=self.prompts
+        )
         return whole.with_spans("turn", torch.tensor(starts), torch.tensor(ends))
 
     def separate(self, history: bool) -> Rollouts:
         """One response a turn; its prompt is all before it, or what the tool said last."""
         ids, groups, prompts, episodes = [], [], [], []
         for episode, turns in enumerate(self.turns):
-            prompt = [100]
+            prompt = self.prompts[episode]
             for said, heard in turns:
                 ids.append(said)
                 prompts.append(prompt)
@@ -96,13 +103,14 @@ class Dialogues:
 
 @st.composite
 def dialogues(draw: st.DrawFn) -> Dialogues:
-    """Up to three turns an episode; the tool has words of its own, and says nothing after the last turn."""
-    said = st.lists(st.integers(0, 1), min_size=1, max_size=3)
-    heard = st.lists(st.integers(50, 51), min_size=1, max_size=2)
-    count = draw(st.integers(1, 6))
-    turns = []
-    for _ in range(count):
-        *earlier, (last, _) = draw(st.lists(st.tuples(said, heard), min_size=1, max_size=3))
-        turns.append([*earlier, (last, [])])
-    groups = draw(st.lists(st.sampled_from([2, 5]), min_size=count, max_size=count))
-    return Dialogues(turns, groups, draw(st.lists(EIGHTHS, min_size=count, max_size=count)))
+    """Up to three turns an episode; the tool uses the policy's words, and says nothing after the last turn."""
+    count, dice = draw(st.integers(1, 6)), draw(DICE)
+
+    def words(shortest: int, longest: int) -> list[int]:
+        return [dice.randint(0, 1) for _ in range(dice.randint(shortest, longest))]
+
+    prompts = [dice.choice([[100], [100, 101]]) for _ in range(count)]
+    turns = [
+        [*((words(1, 3), words(0, 2)) for _ in range(dice.randint(0, 2))), (words(1, 3), [])] for _ in range(count)
+    ]
+    return Dialogues(prompts, turns, dice.choices([2, 5], k=count), dice.choices(EIGHTHS, k=count))

@@ -47,7 +47,7 @@ def folder() -> Iterator[Path]:
 
 
 @both_formats
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(any_rollouts())
 def test_what_is_read_is_what_was_written(form: Format, folder: Path, rollouts: Rollouts) -> None:
     path = folder / f"round{form.ending}"
@@ -57,7 +57,7 @@ def test_what_is_read_is_what_was_written(form: Format, folder: Path, rollouts: 
 
 
 @both_formats
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(any_rollouts(contiguous=True))
 def test_a_stream_gives_the_groups(form: Format, folder: Path, rollouts: Rollouts) -> None:
     path = folder / f"stream{form.ending}"
@@ -66,7 +66,7 @@ def test_a_stream_gives_the_groups(form: Format, folder: Path, rollouts: Rollout
         assert_same(given_group, wanted)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(any_rollouts())
 def test_both_formats_hold_the_same(folder: Path, rollouts: Rollouts) -> None:
     package.write_jsonl(rollouts, folder / "same.jsonl")

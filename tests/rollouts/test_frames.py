@@ -71,7 +71,7 @@ def test_dtypes_are_nullable_only_where_something_is_missing() -> None:
     assert str(to_pandas(example()).dtypes["log_probs/old"]) == "Float32"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(any_rollouts())
 def test_tables_have_the_rows_of_their_level(rollouts: Rollouts) -> None:
     frame = to_pandas(rollouts)

@@ -13,7 +13,7 @@ from apportion.rollouts import Rollouts, from_padded, steps, to_padded
 torch.set_num_threads(1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), max_size=4))
 def test_padded_is_the_lists_up_to_the_last_trained_token(rows: list[list[bool]]) -> None:
     ids = torch.arange(len(rows) * 4).reshape(-1, 4)
@@ -68,7 +68,7 @@ def test_padded_width_must_hold_the_longest() -> None:
         to_padded(rollouts, rollouts.ids, width=2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=3), min_size=1, max_size=3))
 def test_one_growing_response_and_one_response_a_turn_have_the_same_steps(turns: list[list[int]]) -> None:
     lengths = [n for episode in turns for n in episode]

@@ -189,7 +189,7 @@ def test_columns_hold_numbers_or_text() -> None:
         _ = Column(torch.zeros(1)).text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(any_rollouts(), st.data())
 def test_select_is_picking_episodes(rollouts: Rollouts, data: st.DataObject) -> None:
     index = data.draw(
@@ -209,7 +209,7 @@ def test_select_is_picking_episodes(rollouts: Rollouts, data: st.DataObject) -> 
     assert_same(rollouts.select(mask), rollouts.select(torch.tensor(sorted(index), dtype=torch.int64)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(any_rollouts())
 def test_groups_are_the_episodes_of_equal_id_and_join_puts_them_together(rollouts: Rollouts) -> None:
     groups = list(rollouts.groups())

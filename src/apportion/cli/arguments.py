@@ -46,7 +46,7 @@ def parse(kind: type[T], argv: Sequence[str], program: str, default: Any = None)
         if not stop.code:
             print(printed.getvalue(), end="")
             raise
-        raise InputError(_first_sentence(printed.getvalue())) from None
+        raise InputError(f"{_complaint(printed.getvalue())}; see {program} --help.") from None
     for word in rest:
         if word.startswith("-"):
             raise unknown_name(f"setting of {program}", word.partition("=")[0], _options(kind))
@@ -54,16 +54,24 @@ def parse(kind: type[T], argv: Sequence[str], program: str, default: Any = None)
     return result
 
 
-def _first_sentence(text: str) -> str:
-    """The message inside the box that tyro draws."""
-    lines = [re.sub(r"[│╭╮╰╯─]", " ", line).strip() for line in text.splitlines()]
-    lines = [line for line in lines if line.strip("- ")]
+_KINDS = {
+    r"Error parsing (\S+): invalid literal for int\(\) .*: (.*)": r"\1 is \2, expected a whole number",
+    r"Error parsing (\S+): could not convert string to float: (.*)": r"\1 is \2, expected a number",
+}
+
+
+def _complaint(text: str) -> str:
+    """The message inside the box that tyro draws, without its title."""
+    lines = [line.strip("│╰╯─ \n") for line in text.splitlines() if not line.startswith("╭")]
     message: list[str] = []
-    for line in (line for line in lines if not line.startswith(("Value error", "Parsing error", "Unrecognized"))):
+    for line in (line for line in lines if line):
         if line.startswith(("Argument helptext", "For full helptext", "Arguments helptext")):
             break
         message.append(line)
-    return " ".join(message) or "the arguments could not be read: see --help."
+    said = " ".join(message).rstrip(".") or "the arguments could not be read"
+    for pattern, sentence in _KINDS.items():
+        said = re.sub(pattern, sentence, said)
+    return said
 
 
 def _options(kind: Any) -> list[str]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apportion.cli.arguments import parse
 from apportion.cli.source import open_policy
 from apportion.errors import InputError
 from apportion.evals.accuracy import evaluate
-from apportion.sampling import SamplingSettings
 from apportion.training.seeds import torch_generator
 
 
@@ -48,24 +47,13 @@ def main(argv: Sequence[str]) -> int:
     ks = arguments.k or tuple(k for k in (1, 4, 16, 64) if k <= arguments.samples)
     if arguments.samples < 1 or any(not 1 <= k <= arguments.samples for k in ks):
         raise InputError(f"got --samples {arguments.samples} and --k {ks}, expected 1 <= k <= samples.")
-    opened = open_policy(argv[0], arguments.tasks, arguments.verifier, arguments.seed)
-    tasks = opened.source.held_out[: arguments.prompts]
+    opened = open_policy(argv[0], arguments.tasks, arguments.verifier, arguments.max_new_tokens)
+    tasks = opened.held_out[: arguments.prompts]
     if not tasks:
         raise InputError("these tasks hold nothing out, so there is nothing to measure on: set held_out in --tasks.")
-    settings = SamplingSettings(
-        arguments.max_new_tokens or opened.max_new_tokens, arguments.temperature, end_ids=opened.codec.end_ids
-    )
-    generator = torch_generator(opened.policy.device, arguments.seed, "evaluation")
-    result = evaluate(
-        opened.engine,
-        opened.codec,
-        tasks,
-        opened.verifiers,
-        settings,
-        generator,
-        samples=arguments.samples,
-        ks=ks,
-    )
+    settings = replace(opened.sampling, temperature=arguments.temperature)
+    generator = torch_generator("cpu", arguments.seed, "evaluation")
+    result = evaluate(opened.collect, tasks, settings, generator, samples=arguments.samples, ks=ks)
     if arguments.json:
         print(json.dumps({"prompts": len(tasks), "samples": arguments.samples, **result.as_dict()}))
         return 0

@@ -23,7 +23,7 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a verb; returns the exit code: 0 done, 2 bad input, 3 a run that had to stop, 130 interrupted."""
+    """Run a verb; returns the exit code: 0 done, 2 bad input or a run that had to stop, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print((__doc__ or "").strip() + "\n")
@@ -38,24 +38,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if words[0] not in VERBS:
             raise unknown_name("verb", words[0], VERBS)
-        return int(importlib.import_module(f"apportion.cli.{words[0]}").main(words[1:]) or 0)
+        code = int(importlib.import_module(f"apportion.cli.{words[0]}").main(words[1:]) or 0)
+        sys.stdout.flush()
+        return code
     except ApportionError as error:
-        print(f"apportion: {error}", file=sys.stderr)
-        return 3 if isinstance(error, RuntimeError) else 2
+        return _refuse(str(error))
     except ModuleNotFoundError as error:
-        if error.name and not error.name.startswith("apportion"):
-            print(
-                f'apportion: {words[0]} needs {error.name}, which is not installed: run pip install "apportion[train]".',
-                file=sys.stderr,
-            )
-            return 2
-        raise
+        package = (error.name or "apportion").partition(".")[0]
+        if package == "apportion":
+            raise
+        return _refuse(f'{words[0]} needs {package}, which is not installed: run pip install "apportion[train]".')
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: nothing left to say
         return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _refuse(f"cannot use {os.fsdecode(error.filename)} ({error.strerror}): choose another place or mend it.")
     except KeyboardInterrupt:
         print("apportion: interrupted.", file=sys.stderr)
         return 130
+
+
+def _refuse(message: str) -> int:
+    """Say on one line of standard error what is wrong."""
+    print("apportion:", " ".join(message.split()), file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ class TrainingProgress:
 
     def _on_stepped(self, event: Event) -> None:
         v = event.values
-        if self._first:
+        if self._first and "mismatch_max" in v:
             self._first = False
             self._print(
                 f"largest difference between the sampler's and the trainer's log-probs: {v['mismatch_max']:.2e} "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,10 +12,8 @@ from rich.progress import track
 from apportion.cli.arguments import parse
 from apportion.cli.source import open_policy
 from apportion.errors import InputError
-from apportion.rewards.collect import sample, score
 from apportion.rollouts import join
 from apportion.rollouts.store import write
-from apportion.sampling import SamplingSettings
 from apportion.training.seeds import torch_generator
 
 
@@ -56,18 +54,17 @@ def main(argv: Sequence[str]) -> int:
         raise InputError(f"{arguments.out} exists already: choose another file.")
     if arguments.part not in ("held_out", "train"):
         raise InputError(f"part is {arguments.part!r}, expected held_out or train.")
-    opened = open_policy(argv[0], arguments.tasks, arguments.verifier, arguments.seed)
-    tasks = (opened.source.held_out if arguments.part == "held_out" else opened.source.train)[: arguments.prompts]
-    settings = SamplingSettings(
-        arguments.max_new_tokens or opened.max_new_tokens, arguments.temperature, end_ids=opened.codec.end_ids
-    )
-    generator = torch_generator(opened.policy.device, arguments.seed, "rollout")
+    opened = open_policy(argv[0], arguments.tasks, arguments.verifier, arguments.max_new_tokens)
+    tasks = (opened.held_out if arguments.part == "held_out" else opened.train)[: arguments.prompts]
+    if not tasks:
+        raise InputError(f"these tasks have no {arguments.part} part: choose the other with --part.")
+    settings = replace(opened.sampling, temperature=arguments.temperature)
+    generator = torch_generator("cpu", arguments.seed, "rollout")
     console, parts = Console(stderr=True), []
     starts = range(0, len(tasks), 16)
     for start in track(starts, "sampling", console=console, disable=not console.is_terminal):
         some = tasks[start : start + 16]
-        drawn = sample(opened.engine, opened.codec, some, arguments.group_size, settings, generator, first_group=start)
-        parts.append(score(drawn, some, opened.verifiers))
+        parts.append(opened.collect(some, arguments.group_size, settings, generator, first_group=start))
     rollouts = join(parts)
     write(rollouts, arguments.out)
     known = rollouts.column("episode:scored/outcome").bool()

@@ -192,6 +192,7 @@ class Stage:
         covers: origins of the responses it credits; others get advantage 0 and keep their masks.
         sees_unknown: reward components whose unknown members it wants to see instead of having them dropped.
         compares_groups: an episode's credit comes from others of its group, so groups of one get none.
+        makes: details that objectives may read, such as ``credit/returns``.
     """
 
     apply: Apply
@@ -202,6 +203,7 @@ class Stage:
     covers: tuple[str, ...] = ("policy", "hinted")
     sees_unknown: tuple[str, ...] = ()
     compares_groups: bool = False
+    makes: tuple[str, ...] = ()
 
     def __call__(
         self, rollouts: Rollouts, state: Any = None, clock: Clock | None = None, unscored: str = "error"
@@ -301,6 +303,7 @@ def _combine(stages: Sequence[Stage], apply: Apply, bias: Bias | None) -> Stage:
         covers=stages[0].covers,
         sees_unknown=_union([stage.sees_unknown for stage in stages]),
         compares_groups=any(stage.compares_groups for stage in stages),
+        makes=_union([stage.makes for stage in stages]),
     )
 
 

@@ -6,7 +6,6 @@ the node before it to the node after it. Trees never cross groups.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import torch
@@ -45,36 +44,80 @@ class PrefixTree:
         return torch.bincount(self.passes[0], minlength=self.n_nodes)
 
 
-def _identities(ids: Tensor, offsets: Tensor) -> Tensor:
-    """Number rows by equal content ``[rows]``."""
-    flat, bounds = ids.tolist(), offsets.tolist()
-    seen: dict[tuple[int, ...], int] = {}
-    keys = [tuple(flat[a:b]) for a, b in itertools.pairwise(bounds)]
-    return torch.tensor([seen.setdefault(k, len(seen)) for k in keys], dtype=torch.int64, device=ids.device)
-
-
 def _stream(rollouts: Rollouts) -> tuple[Tensor, Tensor, Tensor]:
-    """An episode as one sequence of symbols: its tokens and, between its responses, the later prompts.
+    """An episode as one sequence of symbols: the policy's tokens and, as one symbol each, what it heard in between.
 
-    Later prompts bring what the environment said; with one growing response those are untrained tokens. Either way
-    the state after them is another node. The first prompt is left out: the group says what is comparable.
+    Where turns are separate responses it heard the new part of the next prompt, where they are spans of one growing
+    response the tokens outside them; both give the same sequence. The first prompt is left out: the group says what
+    is comparable.
 
     Returns:
         symbols ``[T]``, offsets ``[E + 1]``, and where every token went ``[N]``.
     """
-    single = rollouts.n_responses == rollouts.n_episodes
-    if single:
-        return rollouts.ids, rollouts.token_offsets, torch.arange(rollouts.n_tokens, device=rollouts.device)
-    later = ragged.position_in_row(rollouts.response_offsets) > 0
-    identity = _identities(rollouts.prompt_ids, rollouts.prompt_offsets)[rollouts.prompts]
-    lengths = ragged.lengths_of(rollouts.token_offsets) + later.long()
-    starts = ragged.offsets_of(lengths)
-    place = (starts[:-1] + later.long())[rollouts.response_of_token]
-    place = place + ragged.position_in_row(rollouts.token_offsets)
-    symbols = rollouts.ids.new_zeros(int(starts[-1]))
-    symbols[place] = rollouts.ids
-    symbols[starts[:-1][later]] = -1 - identity[later]
-    return symbols, starts[rollouts.response_offsets], place
+    heard = [*_heard_between_responses(rollouts), *_heard_between_turns(rollouts)]
+    tokens = torch.arange(rollouts.n_tokens, device=rollouts.device)
+    if not heard:
+        return rollouts.ids, rollouts.episode_offsets, tokens
+    numbers: dict[tuple[int, ...], int] = {}
+    text = [numbers.setdefault(tuple(words), len(numbers)) for _, _, _, words in heard]
+    response, starts, ends, text_H = torch.tensor(
+        [[*place, n] for (*place, _), n in zip(heard, text, strict=True)], device=rollouts.device
+    ).unbind(1)
+
+    inside = torch.zeros_like(tokens, dtype=torch.bool)
+    inside[ragged.ranges(starts, ends)] = True
+    said = tokens[~inside]
+    ids = torch.unique(rollouts.ids, return_inverse=True)[1]
+    # What was heard comes before the token at its start; of several at one place, in the order of ``heard``.
+    order = torch.argsort(torch.cat([2 * starts, 2 * said + 1]), stable=True)
+    symbols = torch.cat([text_H + rollouts.n_tokens, ids[said]])[order]
+    episode = torch.cat([rollouts.episode_of_response[response], rollouts.episode_of_token[said]])
+
+    to = torch.empty_like(order)
+    to[order] = torch.arange(len(order), device=order.device)
+    place = torch.empty_like(tokens)
+    place[said] = to[len(heard) :]
+    place[ragged.ranges(starts, ends)] = torch.repeat_interleave(to[: len(heard)], ends - starts)
+    return symbols, ragged.offsets_of(torch.bincount(episode, minlength=rollouts.n_episodes)), place
+
+
+Heard = tuple[int, int, int, list[int]]
+"""What the policy heard: the response it stands in, its first token, one past its last, and the words."""
+
+
+def _heard_between_responses(rollouts: Rollouts) -> list[Heard]:
+    """The prompts of later responses, without the part that repeats the conversation so far."""
+    later = (ragged.position_in_row(rollouts.response_offsets) > 0).nonzero().squeeze(1).tolist()
+    if not later:
+        return []
+    prompts = ragged.unflatten(rollouts.prompt_ids, rollouts.prompt_offsets)
+    prompt_of, ids, offsets = rollouts.prompts.tolist(), rollouts.ids.tolist(), rollouts.token_offsets.tolist()
+    heard = []
+    for response in later:
+        so_far = prompts[prompt_of[response - 1]] + ids[offsets[response - 1] : offsets[response]]
+        prompt = prompts[prompt_of[response]]
+        new = prompt[len(so_far) :] if prompt[: len(so_far)] == so_far else prompt
+        heard.append((response, offsets[response], offsets[response], new))
+    return heard
+
+
+def _heard_between_turns(rollouts: Rollouts) -> list[Heard]:
+    """The tokens before, between and after the turn spans of a response; between turns perhaps none."""
+    if "turn" not in rollouts.spans:
+        return []
+    starts, ends = (side.tolist() for side in (rollouts.spans["turn"].starts, rollouts.spans["turn"].ends))
+    responses = rollouts.response_of_span["turn"].tolist()
+    ids, offsets = rollouts.ids.tolist(), rollouts.token_offsets.tolist()
+    heard = []
+    for turn, response in enumerate(responses):
+        first = turn == 0 or responses[turn - 1] != response
+        last = turn + 1 == len(responses) or responses[turn + 1] != response
+        before = offsets[response] if first else ends[turn - 1]
+        if not first or before < starts[turn]:
+            heard.append((response, before, starts[turn], ids[before : starts[turn]]))
+        if last and ends[turn] < offsets[response + 1]:
+            heard.append((response, ends[turn], offsets[response + 1], ids[ends[turn] : offsets[response + 1]]))
+    return heard
 
 
 def prefix_tree(rollouts: Rollouts) -> PrefixTree:

@@ -73,12 +73,13 @@ def statistics(
     size = int(group.max()) + 1 if len(group) else 0
     zeros = values.new_zeros(size)
     count = zeros.index_add(0, group, inside.to(values.dtype))[group]
-    # Sums start from the smallest member, so equal members have exactly their value as mean and no deviation.
+    # Counted from the smallest member, so equal members have exactly their value as mean, and no deviation.
     low = torch.full_like(zeros, torch.inf).scatter_reduce(0, group, torch.where(inside, values, torch.inf), "amin")
     low = torch.where(low.isinf(), 0.0, low)[group]
-    total = zeros.index_add(0, group, torch.where(inside, values - low, 0.0))[group]
-    mean = low + total / count.clamp(min=1)
-    deviation = torch.where(inside, values - mean, 0.0)
+    above = torch.where(inside, values - low, 0.0)
+    mean_above = zeros.index_add(0, group, above)[group] / count.clamp(min=1)
+    mean = low + mean_above
+    deviation = torch.where(inside, above - mean_above, 0.0)
     squares = zeros.index_add(0, group, deviation**2)[group]
     if leave_one_out:
         # Removing x from n members: the mean moves by (mean - x)/(n - 1), squares shrink by n/(n - 1) (x - mean)^2.

@@ -15,7 +15,6 @@ from apportion.sampling import SamplingSettings
 from apportion.tasks.task import Task
 
 
-
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """How a policy does on held-out tasks.

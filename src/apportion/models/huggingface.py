@@ -90,12 +90,17 @@ class HuggingFacePolicy(TrunkModel):
             raise InputError(f"{folder} holds weights this model does not have, such as {unexpected[0]!r}.")
         self.model.tie_weights()
 
+    def clone(self) -> HuggingFacePolicy:
+        """A copy with weights of its own."""
+        return HuggingFacePolicy(copy.deepcopy(self.model), self.tokenizer, self.autocast)
+
     def frozen_copy(self) -> HuggingFacePolicy:
         """The reference policy: with adapters the same weights with adapters off, else a copy that does not train."""
         if hasattr(self.model, "disable_adapter"):
             return _AdaptersOff(self.model, self.tokenizer, self.autocast)
-        model = copy.deepcopy(self.model).requires_grad_(False)
-        return HuggingFacePolicy(model, self.tokenizer, self.autocast)
+        twin = self.clone()
+        twin.model.requires_grad_(False)
+        return twin
 
 
 class _AdaptersOff(HuggingFacePolicy):

@@ -63,6 +63,10 @@ class Policy(Model, Protocol):
         """How this policy reads tasks and writes answers."""
         ...
 
+    def clone(self) -> Policy:
+        """A copy with weights of its own."""
+        ...
+
     def frozen_copy(self) -> Policy:
         """A copy that does not train: the reference policy."""
         ...

@@ -125,8 +125,14 @@ class TabularPolicy:
         with torch.no_grad():
             self.logits.copy_(load_file(folder / "model.safetensors")["logits"])
 
+    def clone(self) -> TabularPolicy:
+        """A copy with a table of its own."""
+        twin = TabularPolicy(self.vocabulary, self.depth, self.prompts, end_ids=self.end_ids)
+        twin.logits = Parameter(self.logits.detach().clone())
+        return twin
+
     def frozen_copy(self) -> TabularPolicy:
         """A copy that does not train: the reference policy."""
-        twin = TabularPolicy(self.vocabulary, self.depth, self.prompts, end_ids=self.end_ids)
-        twin.logits = Parameter(self.logits.detach().clone(), requires_grad=False)
+        twin = self.clone()
+        twin.logits.requires_grad_(False)
         return twin

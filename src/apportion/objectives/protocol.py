@@ -56,11 +56,20 @@ Weights = Callable[[Rollouts, Credit], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class TokenPart:
-    """One summand of a token objective: terms, and the weight of every token's term ``[N]``."""
+    """One summand of a token objective.
+
+    Attributes:
+        terms: of the tokens it is given.
+        weights: the weight of every token's term ``[N]``.
+        needs: columns the terms read.
+        covers: the episodes it is about, as a mask ``[E]``; None: all. Weights are then computed on those episodes
+            alone, and at the tokens of others neither columns nor the policy are read.
+    """
 
     terms: TermFunction
     weights: Weights
     needs: tuple[str, ...]
+    covers: Callable[[Rollouts], Tensor] | None = None
 
 
 Evaluate = Callable[[Now, Rollouts, Credit, Clock | None], Loss]
@@ -97,8 +106,7 @@ class Objective:
         tokens = credit.trained.nonzero().squeeze(1)
         bound = bind(self, rollouts, credit)
         at = {name: values[tokens] for name, values in now.items()}
-        value, sums = bound(at, tokens)
-        return Loss(value, {name: total / max(len(tokens), 1) for name, total in sums.items()})
+        return Loss(*bound(at, tokens))
 
 
 BoundTerms = Callable[[Now, Tensor], tuple[Tensor, dict[str, Tensor]]]
@@ -113,38 +121,69 @@ def bind(objective: Objective, rollouts: Rollouts, credit: Credit) -> BoundTerms
         credit: its credit.
 
     Returns:
-        ``(now at n tokens, token numbers [n]) -> (summed weighted terms, metric sums)``. Called on a partition of
-        the trained tokens, the sums add up to the loss of the whole batch.
+        ``(now at n tokens, token numbers [n]) -> (summed weighted terms, shares of the metrics)``. Called on a
+        partition of the trained tokens, the sums add up to the loss of the whole batch and the shares to the means of
+        the metrics over the tokens each part is about.
     """
-    columns = {name: read(name, rollouts, credit) for part in objective.parts for name in part.needs}
-    weights = [part.weights(rollouts, credit) for part in objective.parts]
+    parts = [bound for part in objective.parts if (bound := _bind_part(part, rollouts, credit)) is not None]
 
     def evaluate(now: Now, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         value: Any = torch.zeros((), device=tokens.device)
-        sums: dict[str, Tensor] = {}
-        for part, weight in zip(objective.parts, weights, strict=True):
-            terms = part.terms(now, {name: columns[name][tokens] for name in part.needs})
-            value = value + (terms.loss * weight[tokens].to(terms.loss.dtype)).sum()
-            sums |= {name: metric.detach().sum() for name, metric in terms.metrics.items()}
-        return value, sums
+        metrics: dict[str, Tensor] = {}
+        for part in parts:
+            loss, shares = part(now, tokens)
+            value = value + loss
+            metrics |= shares
+        return value, metrics
 
     return evaluate
 
 
-def read(name: str, rollouts: Rollouts, credit: Credit) -> Tensor:
+def _bind_part(part: TokenPart, rollouts: Rollouts, credit: Credit) -> BoundTerms | None:
+    """The same for one summand; None when it is about episodes of which this batch has none."""
+    if part.covers is None:
+        used, weight = credit.trained, part.weights(rollouts, credit)
+    else:
+        covered = part.covers(rollouts)
+        inside = covered[rollouts.episode_of_token]
+        used = credit.trained & inside
+        if not bool(used.any()):
+            return None
+        weight = torch.zeros_like(rollouts.weight)
+        weight[inside] = part.weights(rollouts.select(covered), credit.select(covered)).to(weight.dtype)
+    columns = {name: read(name, rollouts, credit, used) for name in part.needs}
+    count = max(int(used.sum()), 1)
+
+    def evaluate(now: Now, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        if part.covers is not None:
+            mine = used[tokens]
+            tokens, now = tokens[mine], {name: values[mine] for name, values in now.items()}
+        terms = part.terms(now, {name: column[tokens] for name, column in columns.items()})
+        value = (terms.loss * weight[tokens].to(terms.loss.dtype)).sum()
+        return value, {name: metric.detach().sum() / count for name, metric in terms.metrics.items()}
+
+    return evaluate
+
+
+def read(name: str, rollouts: Rollouts, credit: Credit, used: Tensor | None = None) -> Tensor:
     """A column an objective named: of the credit if it starts with ``credit/``, else of the rollouts.
+
+    Args:
+        name: of the column.
+        rollouts: the update batch.
+        credit: its credit.
+        used: of a token column, the tokens that will be used ``[N]``; default: those the credit trains.
 
     Raises:
         MissingColumn: it is not there.
-        InputError: it is missing at a trained token.
+        InputError: it is missing at a token that will be used.
     """
     level, short = split_name(name)
     if short == "credit/advantages":
         return credit.advantages
-    if short.startswith("credit/"):
-        return credit.record().column(name, reader="this objective")
-    where = credit.trained if level == "token" else None
-    return rollouts.column(name, where=where, reader="this objective")
+    source = credit.record() if short.startswith("credit/") else rollouts
+    where = (credit.trained if used is None else used) if level == "token" else None
+    return source.column(name, where=where, reader="this objective")
 
 
 def token_objective(terms: TermFunction, weights: Weights, now: tuple[str, ...], needs: tuple[str, ...]) -> Objective:

@@ -66,7 +66,8 @@ def score(rollouts: Rollouts, tasks: Sequence[Task], verifiers: Mapping[str, Ver
 class Collector(Protocol):
     """Turns tasks into scored rollouts, a group a task."""
 
-    engine: Engine
+    @property
+    def engine(self) -> Engine: ...
 
     def __call__(
         self,
@@ -130,5 +131,13 @@ class EpisodeCollector:
         policy_version: int = 0,
     ) -> Rollouts:
         return sample_episodes(
-            self.engine, self.codec, self.environment, tasks, group_size, settings, generator, first_group, policy_version
+            self.engine,
+            self.codec,
+            self.environment,
+            tasks,
+            group_size,
+            settings,
+            generator,
+            first_group,
+            policy_version,
         )

@@ -41,12 +41,18 @@ def paired(tasks: Sequence[Task], responses: Sequence[str]) -> list[tuple[Task, 
     return list(zip(tasks, responses, strict=True))
 
 
-def shown(text: str) -> str:
-    """Text quoted in one short line that can be printed anywhere.
+def short(text: str) -> str:
+    """Text as one short line that can be printed anywhere.
 
     Example:
-        >>> shown("two\\nlines")
-        "'two lines'"
+        >>> short("two\\nlines" + "!" * 100)
+        'two lines!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!...'
     """
     line = " ".join(text[: 4 * _SHOWN].encode("utf-8", "replace").decode().split())
-    return repr(line if len(line) <= _SHOWN else line[: _SHOWN - 3] + "...")
+    line = "".join(c if c.isprintable() else "?" for c in line)
+    return line if len(line) <= _SHOWN else line[: _SHOWN - 3] + "..."
+
+
+def shown(text: str) -> str:
+    """:func:`short` in quotes."""
+    return repr(short(text))

@@ -76,11 +76,10 @@ def rows_of(given: Sequence[Any], start: int, name: str, where: str) -> Rows:
         InputError: entries of different kinds, or numbers that are not finite.
     """
     rows, valid = _without_null(given)
-    widths, inner, listed = np.ones(len(rows), dtype=np.int64), np.ones(len(rows), dtype=bool), None
+    widths, inner = np.ones(len(rows), dtype=np.int64), np.ones(len(rows), dtype=bool)
     types = set(map(type, rows))
-    if rows:
-        listed = isinstance(rows[0], list)
-    if types == {list}:
+    listed = types == {list} if rows else None
+    if listed:
         widths = np.array([len(row) for row in rows], dtype=np.int64)
         rows, inner = _without_null([entry for row in rows for entry in row])
         types = set(map(type, rows))

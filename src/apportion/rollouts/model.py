@@ -350,6 +350,10 @@ class Rollouts:
             raise InputError(f"{kind!r} is a level of its own, expected another name for a kind of span.")
         return replace(self, spans={**self.spans, kind: Spans(starts, ends)})
 
+    def with_groups(self, group_ids: Tensor) -> Rollouts:
+        """The same episodes in other groups ``[E]``."""
+        return replace(self, group_ids=group_ids)
+
     def with_pairs(self, preferred: Tensor, other: Tensor) -> Rollouts:
         """Preferences between episodes added."""
         return replace(self, pairs=Pairs(preferred, other))
@@ -487,6 +491,7 @@ MAKERS = {
     "fai": "the attention annotator makes it",
     "score/": "a process reward model makes it",
     "state_key": "the environment records it",
+    "credit/": "a credit method makes it, such as gae for credit/returns",
 }
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from apportion.errors import InputError, RunStopped
-from apportion.models.policy import Policy
+from apportion.models.policy import Model
 
 SCHEMA = "apportion.checkpoint/1"
 MODEL, TRAINER, MANIFEST = "model", "trainer.pt", "manifest.json"
@@ -46,13 +46,17 @@ class Checkpoints:
         return sorted(int(name.removeprefix("step_")) for name in names if name.removeprefix("step_").isdigit())
 
     def write(
-        self, step: int, policy: Policy, state: Mapping[str, Any], during: Callable[[str], None] = lambda event: None
+        self,
+        step: int,
+        models: Mapping[str, Model],
+        state: Mapping[str, Any],
+        during: Callable[[str], None] = lambda event: None,
     ) -> Path:
         """Write a checkpoint and delete the ones no longer kept.
 
         Args:
             step: steps done.
-            policy: whose weights.
+            models: whose weights, by the name of their folder; the policy's is ``model``.
             state: everything else; tensors and plain values.
             during: told ``writing`` when half the files are there and ``renamed`` when it counts.
 
@@ -62,8 +66,9 @@ class Checkpoints:
         target, aside = self.path(step), self.folder / f".writing_{step:06d}"
         try:
             shutil.rmtree(aside, ignore_errors=True)
-            (aside / MODEL).mkdir(parents=True)
-            policy.save(aside / MODEL)
+            for name, model in models.items():
+                (aside / name).mkdir(parents=True)
+                model.save(aside / name)
             during("writing")
             torch.save(dict(state), aside / TRAINER)
             files = {str(p.relative_to(aside)): _fingerprint(p) for p in sorted(aside.rglob("*")) if p.is_file()}
@@ -126,9 +131,9 @@ class Checkpoints:
         """The state written beside the weights."""
         return torch.load(self.path(step) / TRAINER, weights_only=True, map_location="cpu")
 
-    def model(self, step: int) -> Path:
-        """The folder of the weights, in Hugging Face format."""
-        return self.path(step) / MODEL
+    def model(self, step: int, name: str = MODEL) -> Path:
+        """The folder of a model's weights; the policy's is in Hugging Face format."""
+        return self.path(step) / name
 
 
 def is_disk_full(error: BaseException) -> bool:

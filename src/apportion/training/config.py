@@ -28,6 +28,14 @@ class TrainConfig:
     package.module:name; several are mixed, each optionally with a weight in front as in 0.7*chain_sum."""
     verifier: str | None = None
     """What checks answers; None: each task source's own."""
+    environment: str | None = None
+    """Act in an environment over several turns; it brings its own tasks and rewards."""
+    rollouts: str | None = None
+    """File of stored rollouts to train on too, or alone with prompts_per_step 0."""
+    rollouts_per_step: int = field(default=4, metadata=needs_setting("rollouts"))
+    """Groups taken from that file every step."""
+    annotators: tuple[str, ...] = ()
+    """Makers of further columns, such as partial_sums."""
     instruction: str = "{prompt}"
     """Text around every prompt; {prompt} stands for the prompt."""
     chat: bool | None = None
@@ -38,6 +46,8 @@ class TrainConfig:
     """Credit method: a name, a name with arguments such as tempo(norm_by_std=False), or package.module:name."""
     objective: tuple[str, ...] = ("clip(high=0.28)",)
     """Objectives, summed."""
+    learners: tuple[str, ...] = ()
+    """Models trained beside the policy, such as critic or implicit_prm."""
     max_unscored: float = 0.2
     """Stop when more than this share of a batch has no verdict."""
 
@@ -131,9 +141,13 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1.")
-        for name in ("steps", "warmup_steps", "eval_prompts", "lora_rank", "threads", "eval_every"):
+        for name in ("prompts_per_step", "steps", "warmup_steps", "eval_prompts", "lora_rank", "threads", "eval_every"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}, expected 0 or more.")
+        if not self.prompts_per_step and not self.rollouts:
+            raise InputError(
+                "prompts_per_step is 0 and rollouts names no file, so there is nothing to train on: set one."
+            )
         _one_of("decay", self.decay, ("constant", "linear"))
         _one_of("dtype", self.dtype, ("float32", "bfloat16", "float64"))
         for name in ("autocast", "sampling_dtype"):

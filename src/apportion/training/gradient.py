@@ -90,20 +90,18 @@ def accumulate(
 def _fused(policy: Model, objective: Objective, batch: Rollouts, credit: Credit, parts: Sequence[Tensor]) -> Loss:
     bound = bind(objective, batch, credit)
     values: list[Tensor] = []
-    sums: dict[str, Tensor] = {}
+    shares: dict[str, Tensor] = {}
 
     def loss(now: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
         value, metrics = bound(now, tokens)
         values.append(value.detach())
-        for name, total in metrics.items():
-            sums[name] = sums[name] + total if name in sums else total
+        for name, share in metrics.items():
+            shares[name] = shares[name] + share if name in shares else share
         return value
 
     for part in parts:
         policy.accumulate(batch, part, objective.now, loss)
-    count = max(int(credit.trained.sum()), 1)
-    total = torch.stack(values).sum() if values else torch.zeros((), device=batch.device)
-    return Loss(total, {name: value / count for name, value in sums.items()})
+    return Loss(torch.stack(values).sum() if values else torch.zeros((), device=batch.device), shares)
 
 
 def _pushed_through(

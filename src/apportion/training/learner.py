@@ -1,40 +1,105 @@
-"""A model that learns: parameters, what they minimise, and the optimiser that does it."""
+"""A model that learns: parameters, what they minimise, the optimiser that does it, and the columns it makes."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from apportion.credit import Clock, Credit
 from apportion.errors import RunStopped
-from apportion.models.policy import Policy
+from apportion.models.policy import Model
 from apportion.objectives import Objective
+from apportion.rollouts import Rollouts
 from apportion.training.config import TrainConfig
-from apportion.training.gradient import accumulate, micro_batches
+from apportion.training.gradient import accumulate, measure, micro_batches
 from apportion.training.seeds import numpy_generator
 
 
+@dataclass(frozen=True)
+class UpdateSettings:
+    """How a model is updated; the fields are those of :class:`~apportion.training.config.TrainConfig`."""
+
+    learning_rate: float
+    warmup_steps: int
+    decay: str
+    beta1: float
+    beta2: float
+    weight_decay: float
+    max_grad_norm: float
+    epochs: int
+    minibatches: int
+    micro_batch_tokens: int
+    seed: int
+
+    @staticmethod
+    def of(config: TrainConfig) -> UpdateSettings:
+        """The policy's."""
+        return UpdateSettings(
+            learning_rate=config.learning_rate,
+            warmup_steps=config.warmup_steps,
+            decay=config.decay,
+            beta1=config.beta1,
+            beta2=config.beta2,
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.max_grad_norm,
+            epochs=config.epochs,
+            minibatches=config.minibatches,
+            micro_batch_tokens=config.micro_batch_tokens,
+            seed=config.seed,
+        )
+
+    def at(self, learning_rate: float) -> UpdateSettings:
+        """The same with another learning rate."""
+        return replace(self, learning_rate=learning_rate)
+
+
 class Learner:
-    """A policy with its objective and AdamW.
+    """A model with its objective and AdamW.
 
     Args:
-        policy: what learns.
-        objective: what it minimises.
-        config: learning rate and its schedule, clipping, epochs, minibatches.
+        name: of its checkpoint folder and in front of its metrics.
+        model: what learns.
+        objective: what it minimises; its ``now`` is the model's own.
+        settings: learning rate and its schedule, clipping, epochs, minibatches.
+        makes: columns to add to every batch, and the model's statistics they hold.
+        order: whether it is updated ``before`` its columns are made (it may then not need ``credit/*``) or ``after``
+            credit was assigned from the columns of the model as it was.
     """
 
-    def __init__(self, policy: Policy, objective: Objective, config: TrainConfig) -> None:
-        self.policy, self.objective, self.config = policy, objective, config
-        self.parameters = [p for _, p in policy.named_parameters()]
+    def __init__(
+        self,
+        name: str,
+        model: Model,
+        objective: Objective,
+        settings: UpdateSettings,
+        makes: Mapping[str, str] | None = None,
+        order: Literal["before", "after"] = "after",
+    ) -> None:
+        self.name, self.model, self.objective, self.settings = name, model, objective, settings
+        self.makes, self.order = dict(makes or {}), order
+        self.parameters = [p for _, p in model.named_parameters()]
         self.optimiser = torch.optim.AdamW(
             self.parameters,
-            lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            weight_decay=config.weight_decay,
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            weight_decay=settings.weight_decay,
         )
+
+    def annotate(self, rollouts: Rollouts) -> Rollouts:
+        """Add the columns it makes."""
+        if not self.makes:
+            return rollouts
+        names = list(dict.fromkeys(self.makes.values()))
+        parts = micro_batches(rollouts, self.settings.micro_batch_tokens)
+        values = measure(self.model, rollouts, names, parts)
+        for column, statistic in self.makes.items():
+            rollouts = rollouts.with_statistic(column, values[statistic], self.name)
+        return rollouts
 
     def update(self, credit: Credit, clock: Clock) -> dict[str, float]:
         """Train on one batch: every epoch goes through it once, cut by whole groups into minibatches.
@@ -43,29 +108,31 @@ class Learner:
             RunStopped: the loss or the gradient is not finite; the parameters of the failing step are untouched.
         """
         totals: dict[str, float] = {}
-        for epoch in range(self.config.epochs):
-            rng = numpy_generator(self.config.seed, "minibatches", clock.step, epoch)
-            for part in split_by_groups(credit, self.config.minibatches, rng):
+        updates = 0
+        for epoch in range(self.settings.epochs):
+            rng = numpy_generator(self.settings.seed, self.name, "minibatches", clock.step, epoch)
+            for part in split_by_groups(credit, self.settings.minibatches, rng):
+                updates += 1
                 for name, value in self._step(part, clock).items():
                     totals[name] = totals.get(name, 0.0) + value
-        updates = self.config.epochs * min(self.config.minibatches, credit.rollouts.n_groups)
         return {name: value / updates for name, value in totals.items()}
 
     def _step(self, credit: Credit, clock: Clock) -> dict[str, float]:
-        rate = self.config.learning_rate * schedule(clock, self.config.warmup_steps, self.config.decay)
+        settings = self.settings
+        rate = settings.learning_rate * schedule(clock, settings.warmup_steps, settings.decay)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        parts = micro_batches(credit.rollouts, self.config.micro_batch_tokens)
-        loss = accumulate(self.policy, self.objective, credit.rollouts, credit, parts, clock)
-        limit = self.config.max_grad_norm or math.inf
+        parts = micro_batches(credit.rollouts, settings.micro_batch_tokens)
+        loss = accumulate(self.model, self.objective, credit.rollouts, credit, parts, clock)
+        limit = settings.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_([p for p in self.parameters if p.grad is not None], limit))
         if not (math.isfinite(float(loss.value)) and math.isfinite(norm)):
             groups = sorted(set(credit.rollouts.group_ids.tolist()))
             raise RunStopped(
-                f"the loss is {float(loss.value)} and the gradient's norm {norm} at step {clock.step + 1}, on the "
-                f"rollouts of groups {groups[0]} to {groups[-1]}: weights and checkpoints are as before this step; "
-                "try a lower learning rate, or look at those rollouts."
+                f"the loss of the {self.name} is {float(loss.value)} and its gradient's norm {norm} at step "
+                f"{clock.step + 1}, on the rollouts of groups {groups[0]} to {groups[-1]}: weights and checkpoints are "
+                "as before this step; try a lower learning rate, or look at those rollouts."
             )
         self.optimiser.step()
         metrics = {name: float(value) for name, value in loss.metrics.items()}
@@ -75,9 +142,9 @@ class Learner:
         """What a checkpoint keeps beside the weights."""
         return {"optimiser": self.optimiser.state_dict()}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.load_state_dict(dict(state["optimiser"]))
 
 
 def schedule(clock: Clock, warmup_steps: int, decay: str) -> float:

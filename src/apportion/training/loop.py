@@ -18,16 +18,18 @@ import torch
 
 from apportion import registry
 from apportion.credit import Clock, Credit
-from apportion.errors import InputError, RunStopped
+from apportion.credit.baselines import none
+from apportion.errors import RunStopped
 from apportion.evals.accuracy import evaluate
 from apportion.models.policy import Policy
-from apportion.rewards.collect import sample, score
+from apportion.rollouts import Rollouts, join
 from apportion.training.annotate import annotate
-from apportion.training.checkpoints import is_disk_full
+from apportion.training.checkpoints import MODEL, is_disk_full
+from apportion.training.learner import Learner
 from apportion.training.metrics import batch_metrics
 from apportion.training.run_folder import RunFolder
 from apportion.training.seeds import derive, torch_generator
-from apportion.training.setup import Parts, set_up
+from apportion.training.setup import Parts
 from apportion.training.warm_start import WARM_STARTS
 
 
@@ -116,7 +118,7 @@ class _Run:
             if self.config.warm_start is not None:
                 self._warm_start(self.config.warm_start)
             self._prepare_reference()
-            self.parts.engine.refresh()
+            self.parts.collect.engine.refresh()
             self._evaluate()
             self.seconds = time.monotonic() - began
             self._save()
@@ -124,12 +126,15 @@ class _Run:
         state = self.run.checkpoints.read(newest)
         self.parts.policy.load_weights(self.run.checkpoints.model(0))
         self._prepare_reference()
-        self.parts.policy.load_weights(self.run.checkpoints.model(newest))
-        self.parts.learner.restore(state["learner"])
+        for name, learner in self._models().items():
+            learner.model.load_weights(self.run.checkpoints.model(newest, name))
+            learner.restore(state["learners"][learner.name])
         self.parts.curriculum.restore(state["curriculum"])
+        if self.parts.stored is not None:
+            self.parts.stored.restore(state["stored"])
         self.credit_state, self.step, self.seconds = state["credit"], state["step"], state["seconds"]
         _restore_generators(state["generators"])
-        self.parts.engine.refresh()
+        self.parts.collect.engine.refresh()
         self.run.checkpoints.prune()
         self._tell("begun", resumed=True)
 
@@ -145,31 +150,58 @@ class _Run:
         warm_start(self.parts.policy, self.parts.codec, tasks, seed, report)
 
     def _step(self) -> dict[str, float]:
-        config, parts, began = self.config, self.parts, time.monotonic()
-        clock = Clock(self.step, config.steps)
-        tasks = parts.curriculum.next(config.prompts_per_step, self.step)
-        device = parts.policy.device
-        generator = torch_generator(device, config.seed, "sampling", self.step)
-        first = self.step * config.prompts_per_step
-        rollouts = sample(
-            parts.engine, parts.codec, tasks, config.group_size, parts.sampling, generator, first, self.step
-        )
+        parts, began = self.parts, time.monotonic()
+        clock = Clock(self.step, self.config.steps)
+        rollouts = self._batch()
         self._tell("sampled", tokens=rollouts.n_tokens)
-        rollouts = score(rollouts, tasks, parts.verifiers)
-        models = {"old": parts.policy} | ({"reference": self.reference} if self.reference else {})
-        rollouts = annotate(rollouts, models, parts.wanted, config.micro_batch_tokens)
+        rollouts, metrics = self._measure(rollouts, clock)
         credit = parts.method(rollouts, self.credit_state, clock, unscored="drop")
         self.credit_state = credit.state
-        metrics = batch_metrics(credit)
+        metrics |= batch_metrics(credit)
         self._refuse_bad_batch(credit, metrics)
         self._tell("credited")
-        metrics |= parts.learner.update(credit, clock)
-        parts.engine.refresh()
+        for learner in parts.learners:
+            if learner.order == "after":
+                metrics |= self._update(learner, credit, clock)
+        parts.collect.engine.refresh()
         self._tell("updated")
         self.run.rollouts.write(self.step + 1, credit.record())
         self._tell("stored")
         seconds = time.monotonic() - began
         return metrics | {"tokens_per_second": rollouts.n_tokens / seconds, "step_seconds": seconds}
+
+    def _batch(self) -> Rollouts:
+        """Fresh rollouts, stored ones, or both."""
+        config, parts, together = self.config, self.parts, []
+        if config.prompts_per_step:
+            tasks = parts.curriculum.next(config.prompts_per_step, self.step)
+            generator = torch_generator(parts.policy.device, config.seed, "sampling", self.step)
+            first = self.step * config.prompts_per_step
+            drawn = parts.collect(tasks, config.group_size, parts.sampling, generator, first, self.step)
+            together.append(drawn)
+        if parts.stored is not None:
+            together.append(parts.stored.next().to(parts.policy.device))
+        return join(together)
+
+    def _measure(self, rollouts: Rollouts, clock: Clock) -> tuple[Rollouts, dict[str, float]]:
+        """Add every column that models make; learners whose order is ``before`` learn first."""
+        parts = self.parts
+        metrics: dict[str, float] = {}
+        models = {"old": parts.policy} | ({"reference": self.reference} if self.reference else {})
+        rollouts = annotate(rollouts, models, parts.wanted, self.config.micro_batch_tokens)
+        for annotator in parts.annotators:
+            rollouts = annotator.apply(rollouts, parts.policy)
+        for learner in parts.others:
+            if learner.order == "before":
+                metrics |= self._update(learner, none()(rollouts), clock)
+            rollouts = learner.annotate(rollouts)
+        return rollouts, metrics
+
+    def _update(self, learner: Learner, credit: Credit, clock: Clock) -> dict[str, float]:
+        values = learner.update(credit, clock)
+        if learner is self.parts.learner:
+            return values
+        return {f"{learner.name}/{name}": value for name, value in values.items()}
 
     def _refuse_bad_batch(self, credit: Credit, metrics: Mapping[str, float]) -> None:
         if metrics["unknown"] > self.config.max_unscored:
@@ -179,11 +211,12 @@ class _Run:
                 f"{metrics['unknown']:.0%} of the responses of step {self.step + 1} have no verdict (for example: "
                 f"{example}), expected at most {self.config.max_unscored:.0%}: mend the verifier or raise max_unscored."
             )
-        if metrics["mismatch_mean"] > self.config.mismatch_tolerance:
+        if metrics.get("mismatch_mean", 0.0) > self.config.mismatch_tolerance:
             raise RunStopped(
                 f"sampler and trainer disagree at step {self.step + 1}: their log-probs differ by "
                 f"{metrics['mismatch_mean']:.3g} on average and {metrics['mismatch_max']:.3g} at most, expected "
-                f"a mean of at most {self.config.mismatch_tolerance}: sample in a wider dtype or raise mismatch_tolerance."
+                f"a mean of at most {self.config.mismatch_tolerance}: sample in a wider dtype or raise "
+                "mismatch_tolerance."
             )
 
     def _evaluate(self) -> None:
@@ -194,10 +227,8 @@ class _Run:
         # The same seed every time, so that before and after differ by the policy alone.
         generator = torch_generator(parts.policy.device, config.seed, "evaluation")
         result = evaluate(
-            parts.engine,
-            parts.codec,
+            parts.collect,
             parts.held_out,
-            parts.verifiers,
             parts.sampling,
             generator,
             samples=config.eval_samples,
@@ -211,12 +242,19 @@ class _Run:
         state = {
             "step": self.step,
             "seconds": self.seconds,
-            "learner": self.parts.learner.state(),
+            "learners": {learner.name: learner.state() for learner in self.parts.learners},
             "curriculum": self.parts.curriculum.state(),
+            "stored": None if self.parts.stored is None else self.parts.stored.state(),
             "credit": self.credit_state,
             "generators": _generators(),
         }
-        self.run.checkpoints.write(self.step, self.parts.policy, state, during=self._tell)
+        models = {name: learner.model for name, learner in self._models().items()}
+        self.run.checkpoints.write(self.step, models, state, during=self._tell)
+
+    def _models(self) -> dict[str, Learner]:
+        """What learns, by the folder of its weights in a checkpoint."""
+        others = {f"learners/{learner.name}": learner for learner in self.parts.others}
+        return {MODEL: self.parts.learner, **others}
 
     def _finish(self) -> dict[str, Any]:
         evaluations = self.run.lines("evaluations.jsonl")
@@ -235,18 +273,6 @@ class _Run:
         event = Event(name, self.step, values)
         for observer in self.observers:
             observer(event)
-
-
-def resume(run: RunFolder, config: Any, observers: Sequence[Observer] = ()) -> dict[str, Any] | None:
-    """Go on with a run that was begun before.
-
-    Raises:
-        InputError: it has done all its steps.
-    """
-    newest = run.checkpoints.newest_good()
-    if newest is not None and newest >= config.steps and (run.path / "summary.json").exists():
-        raise InputError(f"{run.path} has done all its {config.steps} steps: give a larger --steps to go on.")
-    return train(run, set_up(config), observers)
 
 
 class _Interruption:

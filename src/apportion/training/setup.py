@@ -3,51 +3,92 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from apportion import credit, objectives
+from apportion import credit, objectives, registry
+from apportion.annotations import ANNOTATORS, Annotator
 from apportion.credit import Stage
 from apportion.curricula.shuffled import Shuffled
+from apportion.environments import ENVIRONMENTS
 from apportion.errors import InputError, MissingColumn
 from apportion.models import build_policy
 from apportion.models.codec import Codec
+from apportion.models.huggingface import HuggingFacePolicy
 from apportion.models.policy import Policy
-from apportion.objectives import Objective
 from apportion.rewards import build_verifier
-from apportion.rewards.verdict import Verifier
-from apportion.rollouts.columns import qualify, split_name
+from apportion.rewards.collect import AnswerCollector, Collector, EpisodeCollector
+from apportion.rollouts.columns import qualify
 from apportion.rollouts.model import maker_of
-from apportion.sampling import Engine, SamplingSettings, engine_for
+from apportion.sampling import SamplingSettings, engine_for
 from apportion.tasks import build_tasks, parts_of
 from apportion.tasks.task import Task
 from apportion.training.annotate import sources_in
 from apportion.training.config import TrainConfig
-from apportion.training.learner import Learner
+from apportion.training.learner import Learner, UpdateSettings
+from apportion.training.learners import LEARNERS
 from apportion.training.seeds import derive
+from apportion.training.stored import StoredRollouts
 
-MADE_BY_SAMPLING = ("reward/outcome", "token:log_probs/behaviour", "response:temperature", "response:truncated")
+MADE_BY_SAMPLING = (
+    "reward/outcome",
+    "episode:reward/outcome",
+    "token:log_probs/behaviour",
+    "response:temperature",
+    "response:truncated",
+    "response:text",
+)
+MADE_BY_ENVIRONMENTS = (
+    "reward/step",
+    "response:reward/step",
+    "steps:state_key",
+    "response:state_key",
+    "response:valid",
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Everything a run is made of."""
+    """Everything a run is made of.
+
+    Attributes:
+        config: the settings.
+        policy: what is trained.
+        codec: how it reads and writes.
+        collect: samples and scores.
+        sampling: how to draw.
+        curriculum: which tasks next.
+        held_out: tasks to evaluate on.
+        stored: rollouts from a file, or None.
+        annotators: makers of columns.
+        method: who earned the reward.
+        learner: the policy with its objective and optimiser.
+        others: models trained beside it.
+        wanted: statistics to measure on every batch, by the policy that makes them.
+    """
 
     config: TrainConfig
     policy: Policy
     codec: Codec
-    engine: Engine
+    collect: Collector
     sampling: SamplingSettings
     curriculum: Shuffled
     held_out: tuple[Task, ...]
-    verifiers: Mapping[str, Verifier]
+    stored: StoredRollouts | None
+    annotators: tuple[Annotator, ...]
     method: Stage
     learner: Learner
-    wanted: Mapping[str, list[str]]
+    others: tuple[Learner, ...]
+    wanted: dict[str, list[str]]
+
+    @property
+    def learners(self) -> tuple[Learner, ...]:
+        """All that learns, the policy first."""
+        return (self.learner, *self.others)
 
 
 def set_up(config: TrainConfig) -> Parts:
@@ -61,32 +102,60 @@ def set_up(config: TrainConfig) -> Parts:
     seed_everything(config.seed)
     method = credit.build(config.credit)
     objective = objectives.build(*config.objective)
-    wanted = _wanted(config, method, objective)
     _refuse_groups_of_one(config, method)
+    annotators = tuple(registry.build(spec, ANNOTATORS, "annotator") for spec in config.annotators)
+    factories = [registry.build(spec, LEARNERS, "learner") for spec in config.learners]
+    stored = None
+    if config.rollouts is not None:
+        stored = StoredRollouts(config.rollouts, config.rollouts_per_step, derive(config.seed, "stored"))
 
-    source = build_tasks(config.tasks[0] if len(config.tasks) == 1 else config.tasks, seed=config.seed)
-    parts = parts_of(source)
-    verifiers = {part.name: build_verifier(config.verifier or part.verifier) for part in parts}
+    environment = None
+    if config.environment is not None:
+        environment = registry.build(config.environment, ENVIRONMENTS, "environment")
+        source = environment.source
+    else:
+        source = build_tasks(config.tasks[0] if len(config.tasks) == 1 else config.tasks, seed=config.seed)
+    tasks = parts_of(source)
 
-    device = _device(config.device)
-    policy = build_policy(
-        config.model, device=device, dtype=config.dtype, autocast=config.autocast, seed=derive(config.seed, "weights")
+    policy: Any = build_policy(
+        config.model,
+        device=_device(config.device),
+        dtype=config.dtype,
+        autocast=config.autocast,
+        seed=derive(config.seed, "weights"),
     )
     if config.lora_rank:
         policy = _with_lora(policy, config)
     codec = policy.codec(config.instruction, config.chat)
+    engine = engine_for(policy, config.sampling_dtype)
+    collect: Collector
+    if environment is not None:
+        collect = EpisodeCollector(engine, codec, environment)
+    else:
+        verifiers = {part.name: build_verifier(config.verifier or part.verifier) for part in tasks}
+        collect = AnswerCollector(engine, codec, verifiers)
+
+    settings = UpdateSettings.of(config)
+    learner = Learner("policy", policy, objective, settings)
+    others = tuple(make(policy, settings) for make in factories)
+    made = [name for annotator in annotators for name in annotator.makes]
+    made += [name for other in others for name in other.makes]
+    made += MADE_BY_ENVIRONMENTS if environment is not None else ()
+    made += stored.columns if stored is not None else ()
     return Parts(
         config,
         policy,
         codec,
-        engine_for(policy, config.sampling_dtype),
+        collect,
         SamplingSettings(config.max_new_tokens, config.temperature, config.top_k, config.top_p, codec.end_ids),
-        Shuffled(parts, derive(config.seed, "curriculum")),
+        Shuffled(tasks, derive(config.seed, "curriculum")),
         source.held_out[: config.eval_prompts],
-        verifiers,
+        stored,
+        annotators,
         method,
-        Learner(policy, objective, config),
-        wanted,
+        learner,
+        others,
+        _wanted(config, method, [learner, *others], made),
     )
 
 
@@ -97,22 +166,35 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(derive(seed, "torch"))
 
 
-def _wanted(config: TrainConfig, method: Stage, objective: Objective) -> dict[str, list[str]]:
-    """Statistics to measure on every batch, by the policy that makes them; refuses what nobody here makes."""
-    needs = (*method.needs, *objective.needs, "log_probs/old", *(f"{name}/old" for name in config.record))
-    wanted = sources_in(needs)
-    made = {f"token:{name}/{source}" for source, names in wanted.items() for name in names} | set(MADE_BY_SAMPLING)
-    for reader, names in (("credit", method.needs), ("objective", objective.needs)):
+def _wanted(
+    config: TrainConfig, method: Stage, learners: Sequence[Learner], made_elsewhere: Sequence[str]
+) -> dict[str, list[str]]:
+    """Statistics to measure on every batch, by the policy that makes them.
+
+    What annotators, learners or a file of stored rollouts make is not measured again.
+
+    Raises:
+        MissingColumn: something is read that nothing in this run makes.
+    """
+    readers = [(f"credit {config.credit!r}", method.needs)]
+    for learner in learners:
+        name = " + ".join(config.objective) if learner is learners[0] else learner.name
+        readers.append((f"objective {name!r}", learner.objective.needs))
+    elsewhere = {name if name.startswith("reward/") else qualify(name) for name in made_elsewhere}
+    needs = [name for _, names in readers for name in names if qualify(name) not in elsewhere]
+    wanted = sources_in([*needs, "log_probs/old", *(f"{name}/old" for name in config.record)])
+    made = elsewhere | {f"token:{name}/{source}" for source, names in wanted.items() for name in names}
+    made |= set(MADE_BY_SAMPLING) | {qualify(name) for name in method.makes} | {"token:credit/advantages"}
+    for reader, names in readers:
         for name in names:
             full = name if name.startswith("reward/") else qualify(name)
-            if full not in made and not split_name(full)[1].startswith("credit/"):
-                what = config.credit if reader == "credit" else " + ".join(config.objective)
-                raise MissingColumn(name, f"{reader} {what!r}", f"this recipe does not make it; {maker_of(name)}")
+            if full not in made:
+                raise MissingColumn(name, reader, f"this recipe does not make it; {maker_of(name)}")
     return wanted
 
 
 def _refuse_groups_of_one(config: TrainConfig, method: Stage) -> None:
-    if config.group_size == 1 and method.compares_groups:
+    if config.group_size == 1 and method.compares_groups and config.prompts_per_step:
         raise InputError(
             f"group_size is 1, but credit {config.credit!r} compares the responses of a group: set group_size to at "
             "least 2, or choose a method without a group baseline."
@@ -129,10 +211,8 @@ def _device(name: str) -> str:
     return "cpu"
 
 
-def _with_lora(policy: Any, config: TrainConfig) -> Any:
+def _with_lora(policy: Any, config: TrainConfig) -> HuggingFacePolicy:
     from peft import LoraConfig, get_peft_model
-
-    from apportion.models.huggingface import HuggingFacePolicy
 
     if not isinstance(policy, HuggingFacePolicy):
         raise InputError(f"lora_rank is {config.lora_rank}, but model {config.model!r} is not a Hugging Face model.")

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from math_verify import LatexExtractionConfig, parse, verify
 
+from apportion.rewards.each import short
 from apportion.rewards.mathematics.equality import same
 from apportion.rewards.mathematics.notation import Undefined, Unreadable, spelling, tokens
 from apportion.rewards.mathematics.reading import clean, read
@@ -23,7 +24,6 @@ _BEYOND = re.compile(
 )
 _SPELLING = replace(LatexExtractionConfig().normalization_config, units=False, nits=False)
 _READER = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=_SPELLING)]
-_SHOWN = 60
 
 
 def decide(gold: str, response: str, where: str) -> tuple[float | None, str]:
@@ -55,31 +55,31 @@ def compare(gold: str, given: str) -> tuple[float | None, str]:
     try:
         reference = read(gold)
     except Undefined as error:
-        return None, f"the reference answer {shown(gold)} cannot be compared with: {error}"
+        return None, f"the reference answer {short(gold)} cannot be compared with: {error}"
     except Unreadable as error:
         reference, fault = None, str(error)
     try:
         answer = read(given)
         if reference is not None:
             equal = same(reference, answer)
-            return float(equal), f"{shown(given)} {'is' if equal else 'is not'} {shown(gold)}"
+            return float(equal), f"{short(given)} {'is' if equal else 'is not'} {short(gold)}"
     except Undefined as error:
-        return 0.0, f"{shown(given)} is no answer: {error}"
+        return 0.0, f"{short(given)} is no answer: {error}"
     except Unreadable as error:
-        unread = f"{shown(given)} cannot be read as an answer: {error}"
+        unread = f"{short(given)} cannot be read as an answer: {error}"
     else:
         unread = ""
     if (spelt := _spelt(given)) is not None and spelt == _spelt(gold):
-        return 1.0, f"{shown(given)} is written as the reference is"
+        return 1.0, f"{short(given)} is written as the reference is"
     if _BEYOND.search(gold) or _BEYOND.search(given):
         parsed, references = _parsed(given), _parsed(gold)
         if parsed and references:
             equal = verify(
                 references, parsed, float_rounding=30, numeric_precision=50, timeout_seconds=None, raise_on_error=True
             )
-            return float(equal), f"{shown(given)} {'is' if equal else 'is not'} {shown(gold)} (math-verify)"
+            return float(equal), f"{short(given)} {'is' if equal else 'is not'} {short(gold)} (math-verify)"
     if fault:
-        return None, f"the reference answer {shown(gold)} cannot be read: {fault}"
+        return None, f"the reference answer {short(gold)} cannot be read: {fault}"
     return 0.0, unread
 
 
@@ -100,10 +100,3 @@ def _spelt(text: str) -> str | None:
     except Unreadable:
         return text if re.search("[A-Za-z0-9]", text) else None
     return spelling(found) if any(t.kind in ("number", "letters", "word") for t in found) else None
-
-
-def shown(text: str) -> str:
-    """An answer, short enough for one line and safe to print."""
-    line = " ".join(text.encode("utf-8", "replace").decode().split())
-    line = "".join(c if c.isprintable() else "?" for c in line)
-    return line if len(line) <= _SHOWN else line[: _SHOWN - 3] + "..."

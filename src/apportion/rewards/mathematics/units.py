@@ -47,7 +47,7 @@ def _spread(table: Mapping[str, Unit]) -> dict[str, Unit]:
     return {name: unit for names, unit in table.items() for name in names.split()}
 
 
-_MASS_LENGTH_TIME = _spread(
+_UNITS = _spread(
     {
         "nm nanometer nanometre": _scaled("1e-9", metre=1),
         "mm millimeter millimetre": _scaled("0.001", metre=1),
@@ -178,13 +178,13 @@ def _digit(following: Sequence[str]) -> int:
 
 
 def _one(word: str) -> Unit | None:
-    known = _MASS_LENGTH_TIME.get(word)
+    known = _UNITS.get(word)
     if known or len(word) < 3:
         return known
     lower = word.lower()
     for name in (lower, lower.removesuffix("s"), lower.removesuffix("es")):
-        if len(name) > 2 and name in _MASS_LENGTH_TIME:
-            return _MASS_LENGTH_TIME[name]
+        if len(name) > 2 and name in _UNITS:
+            return _UNITS[name]
         if name in _COUNTED:
             return Unit(((_IRREGULAR.get(name, name), 1),), Fraction(1))
     return None

@@ -1,0 +1,89 @@
+"""What objectives over whole episodes share: sums over the trained tokens of an episode, and its reward.
+
+An episode's trained tokens may lie in several responses; which train is the credit's word. Episodes the credit left
+out because their reward is unknown have no trained token and are in no statistic.
+
+Suffix legend: N tokens, n trained tokens, E episodes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from apportion.credit.algebra import Reward, Work
+from apportion.credit.assign import Credit
+from apportion.errors import InputError, MissingColumn
+from apportion.objectives.protocol import read
+from apportion.rollouts import Rollouts
+from apportion.rollouts.columns import split_name
+from apportion.rollouts.model import maker_of
+
+
+def trained_tokens(credit: Credit) -> Tensor:
+    """Numbers of the tokens that may carry loss ``[n]``, in order."""
+    return credit.trained.nonzero().squeeze(1)
+
+
+def log_ratios(log_probs: Tensor, column: str, rollouts: Rollouts, credit: Credit) -> tuple[Tensor, Tensor]:
+    """Trained tokens ``[n]``, and there ``log pi - column`` ``[n]``, unbounded."""
+    tokens = trained_tokens(credit)
+    return tokens, log_probs[tokens] - read(column, rollouts, credit)[tokens]
+
+
+def sum_by_episode(values: Tensor, tokens: Tensor, rollouts: Rollouts) -> Tensor:
+    """Values of some tokens ``[n]`` summed to every episode ``[E]``."""
+    return values.new_zeros(rollouts.n_episodes).index_add(0, rollouts.episode_of_token[tokens], values)
+
+
+def count_by_episode(tokens: Tensor, rollouts: Rollouts) -> Tensor:
+    """How many of some tokens every episode has ``[E]``."""
+    return torch.bincount(rollouts.episode_of_token[tokens], minlength=rollouts.n_episodes)
+
+
+def refuse_branches(rollouts: Rollouts) -> None:
+    """Whole episodes only: a branch does not train the prefix it shares.
+
+    Raises:
+        InputError: a token has a sampling weight, so branches were forced.
+    """
+    if bool((rollouts.weight != 1).any()):
+        raise InputError(
+            "this objective needs whole responses and these rollouts have branches that share a prefix, expected "
+            "none: sample without branching, or choose an objective over tokens."
+        )
+
+
+def rewards(component: str, rollouts: Rollouts, credit: Credit) -> tuple[Tensor, Tensor]:
+    """The reward of every episode ``[E]``, and who was rewarded ``[E]``: known to the credit, and asked for.
+
+    Raises:
+        MissingColumn: there is no such reward.
+        InputError: an unknown reward at an episode that the credit did not leave out.
+    """
+    name = f"reward/{component}"
+    full = rollouts.find(name)
+    if full is None:
+        raise MissingColumn(name, "this objective", maker_of(name))
+    level, column = split_name(full)[0], rollouts.columns[full]
+    values, asked = column.tensor.double(), column.present
+    beside = rollouts.columns.get(f"{level}:scored/{component}")
+    scored = torch.ones_like(values, dtype=torch.bool) if beside is None else beside.tensor.bool()
+    if asked is None:
+        asked = torch.ones(len(values), dtype=torch.bool, device=values.device)
+    blank = asked & ~(scored.any(1) if scored.dim() == 2 else scored)
+    given = {"reward": (values, scored & (asked[:, None] if scored.dim() == 2 else asked))}
+    given |= {key: (mask.double(), torch.ones_like(mask)) for key, mask in (("blank", blank), ("absent", ~asked))}
+    work = Work(
+        rollouts,
+        {key: Reward(level, *pair) for key, pair in given.items()},
+        *(credit.advantages, credit.trained, credit.counted, credit.unknown),
+    )
+    known = ~credit.unknown & (work.up("absent") == 0)
+    unknown = known & (work.up("blank") > 0)
+    if bool(unknown.any()):
+        raise InputError(
+            f"{int(unknown.sum())} episodes have an unknown {name!r}, expected the credit to leave them out: choose a "
+            f"credit that reads it, such as none(component={component!r})."
+        )
+    return work.up("reward"), known
