@@ -54,24 +54,27 @@ def parse(kind: type[T], argv: Sequence[str], program: str, default: Any = None)
     return result
 
 
-_KINDS = {
+_WORDED_ANEW = {
     r"Error parsing (\S+): invalid literal for int\(\) .*: (.*)": r"\1 is \2, expected a whole number",
     r"Error parsing (\S+): could not convert string to float: (.*)": r"\1 is \2, expected a number",
+    r"Error parsing (\S+): no type matching .*\|INT could .* from \[(.*?)\].*": r"\1 is \2, expected a whole number",
+    r"Error parsing (\S+): Could not find valid parse for arguments: \[(.*)\]": r"\1 cannot be \2",
+    r"Missing value for argument '(\S+)'.*": r"\1 has no value: give one after it",
 }
 
 
 def _complaint(text: str) -> str:
-    """The message inside the box that tyro draws, without its title."""
-    lines = [line.strip("│╰╯─ \n") for line in text.splitlines() if not line.startswith("╭")]
-    message: list[str] = []
-    for line in (line for line in lines if line):
-        if line.startswith(("Argument helptext", "For full helptext", "Arguments helptext")):
-            break
-        message.append(line)
-    said = " ".join(message).rstrip(".") or "the arguments could not be read"
-    for pattern, sentence in _KINDS.items():
+    """The message inside the box that tyro draws: what stands between the title and the next rule."""
+    parts: list[list[str]] = [[]]
+    for line in (line.strip(" │╰╯╮") for line in text.splitlines()):
+        if line.startswith("╭") or (line and not line.strip("-─")):
+            parts.append([])
+        elif line:
+            parts[-1].append(line)
+    said = " ".join(parts[1] if len(parts) > 1 else parts[0]).rstrip(".")
+    for pattern, sentence in _WORDED_ANEW.items():
         said = re.sub(pattern, sentence, said)
-    return said
+    return said or "the arguments could not be read"
 
 
 def _options(kind: Any) -> list[str]:

@@ -12,8 +12,9 @@ import torch
 
 from apportion import credit as credits
 from apportion.cli.arguments import parse
-from apportion.credit import Clock, Credit
-from apportion.errors import InputError
+from apportion.cli.output import check_new_file
+from apportion.credit import Clock, Credit, Stage
+from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import Rollouts, ragged
 from apportion.rollouts.columns import split_name
 from apportion.rollouts.store import read, stream, write
@@ -45,22 +46,27 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(Arguments, argv[2:], "apportion credit")
     if (arguments.step is None) != (arguments.total_steps is None):
         raise InputError("--step and --total-steps belong together: give both or neither.")
+    if arguments.json and arguments.out is not None:
+        raise InputError("--json prints credit and --out writes it to a file: give one of them.")
     clock = None
     if arguments.step is not None and arguments.total_steps is not None:
+        if not 0 <= arguments.step < arguments.total_steps:
+            raise InputError(
+                f"--step is {arguments.step} of {arguments.total_steps} steps, expected 0 to {arguments.total_steps - 1}."
+            )
         clock = Clock(arguments.step, arguments.total_steps)
     unscored = "drop" if arguments.drop_unknown else "error"
     path = Path(argv[1])
     if arguments.out is not None:
-        if arguments.out.exists():
-            raise InputError(f"{arguments.out} exists already: choose another file.")
-        result = method(read(path), clock=clock, unscored=unscored)
+        check_new_file(arguments.out)
+        result = credited(method, read(path), None, clock, unscored)
         write(result.record(), arguments.out)
         print(f"{result.rollouts.n_responses} responses with credit in {arguments.out}")
         return 0
     state: Any = None
     responses, tokens, credited = 0, 0, 0
     for part in stream(path):
-        result = method(part, state, clock, unscored)
+        result = credited(method, part, state, clock, unscored)
         state = result.state
         if arguments.json:
             for record in records(result):
@@ -73,6 +79,18 @@ def main(argv: Sequence[str]) -> int:
     if not arguments.json:
         print(f"{responses} responses, {tokens} tokens, {credited} with an advantage other than 0")
     return 0
+
+
+def credited(method: Stage, rollouts: Rollouts, state: Any, clock: Clock | None, unscored: str) -> Credit:
+    """Assign credit; what to do about an error is said in options of the command line."""
+    try:
+        result: Credit = method(rollouts, state, clock, unscored)
+    except MissingColumn:
+        raise
+    except InputError as error:
+        said = str(error).replace("unscored='drop'", "--drop-unknown")
+        raise InputError(said.replace("Clock(step, total_steps)", "--step and --total-steps")) from None
+    return result
 
 
 def records(result: Credit) -> Iterator[dict[str, Any]]:

@@ -47,12 +47,14 @@ def main(argv: Sequence[str]) -> int:
     ks = arguments.k or tuple(k for k in (1, 4, 16, 64) if k <= arguments.samples)
     if arguments.samples < 1 or any(not 1 <= k <= arguments.samples for k in ks):
         raise InputError(f"got --samples {arguments.samples} and --k {ks}, expected 1 <= k <= samples.")
+    if arguments.prompts < 1:
+        raise InputError(f"got --prompts {arguments.prompts}, expected at least 1.")
     opened = open_policy(argv[0], arguments.tasks, arguments.verifier, arguments.max_new_tokens)
     tasks = opened.held_out[: arguments.prompts]
     if not tasks:
         raise InputError("these tasks hold nothing out, so there is nothing to measure on: set held_out in --tasks.")
     settings = replace(opened.sampling, temperature=arguments.temperature)
-    generator = torch_generator("cpu", arguments.seed, "evaluation")
+    generator = torch_generator(opened.device, arguments.seed, "evaluation")
     result = evaluate(opened.collect, tasks, settings, generator, samples=arguments.samples, ks=ks)
     if arguments.json:
         print(json.dumps({"prompts": len(tasks), "samples": arguments.samples, **result.as_dict()}))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from apportion import registry
+from apportion.errors import InputError
 from apportion.models.digits import digit_llama
 from apportion.models.smollm2 import smollm2
 from apportion.models.tabular import TabularPolicy
@@ -29,7 +30,15 @@ def build_policy(spec: str, *, device: str, dtype: str, autocast: str | None, se
     name = spec.partition("(")[0].strip()
     if name in MODELS or ":" in name:
         made = registry.build(spec, MODELS, "model", seed=seed, dtype=dtype)
+        if isinstance(made, huggingface.HuggingFacePolicy):
+            made.model.to(device)
+            made.autocast = huggingface.DTYPES[autocast] if autocast else made.autocast
+            return made
         if not isinstance(made, str) and not hasattr(made, "__fspath__"):
+            if autocast is not None:
+                raise InputError(
+                    f"autocast is {autocast!r}, but model {spec!r} has one dtype only: leave autocast out."
+                )
             return made
         spec = str(made)
     return huggingface.load(spec, device=device, dtype=dtype, autocast=autocast)

@@ -33,7 +33,7 @@ class TokenizerCodec:
     Args:
         tokenizer: a transformers tokenizer.
         end_ids: tokens that end a response.
-        instruction: text around every prompt, with ``{prompt}`` in it.
+        instruction: text around every prompt (the last message of a chat), with ``{prompt}`` in it.
         chat: render prompts as chat messages; None: if the tokenizer has a chat template.
 
     Raises:
@@ -50,11 +50,11 @@ class TokenizerCodec:
 
     def encode(self, task: Task) -> list[int]:
         if isinstance(task.prompt, str):
-            text = self.instruction.replace("{prompt}", task.prompt)
-            messages = [{"role": "user", "content": text}]
+            messages = [{"role": "user", "content": task.prompt}]
         else:
-            text = "\n".join(m["content"] for m in task.prompt)
             messages = [dict(m) for m in task.prompt]
+        messages[-1]["content"] = self.instruction.replace("{prompt}", messages[-1]["content"])
+        text = "\n".join(m["content"] for m in messages)
         if self.chat:
             text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         # A chat template writes its own special tokens.
@@ -69,12 +69,18 @@ class NumberCodec:
 
     Args:
         end_ids: tokens that end a response.
+        prompts: how many prompts there are.
     """
 
-    def __init__(self, end_ids: tuple[int, ...] = ()) -> None:
-        self.end_ids = end_ids
+    def __init__(self, end_ids: tuple[int, ...] = (), prompts: int = 1) -> None:
+        self.end_ids, self.prompts = end_ids, prompts
 
     def encode(self, task: Task) -> list[int]:
+        if not task.text.isdecimal() or int(task.text) >= self.prompts:
+            raise InputError(
+                f"the prompt {task.text!r} is none of the policy's {self.prompts}: a tabular policy reads the numbers "
+                f"0 to {self.prompts - 1}; give it more prompts, or choose other tasks."
+            )
         return [int(task.text)]
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -53,4 +53,6 @@ def digit_llama(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
-    return HuggingFacePolicy(model.to(getattr(torch, dtype)).eval(), tokenizer)
+    for parameter in model.parameters():  # not the rotary frequencies, which loading leaves in float32 too
+        parameter.data = parameter.data.to(getattr(torch, dtype))
+    return HuggingFacePolicy(model.eval(), tokenizer)

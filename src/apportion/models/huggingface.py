@@ -124,13 +124,29 @@ def _refuse_unsupported(model: Any, policy: HuggingFacePolicy) -> None:
     if getattr(policy.config, "router_aux_loss_coef", 0) and getattr(policy.config, "output_router_logits", False):
         raise InputError("the model adds a mixture-of-experts auxiliary loss, which this trainer does not compute.")
     ids = torch.arange(1, 9, device=policy.device)[None] % policy.vocabulary
-    with torch.no_grad():
-        whole = model(input_ids=ids, use_cache=False).logits
-        parts = policy.head(policy.trunk(input_ids=ids, use_cache=False)[0])
+    other = ids.clone()
+    other[0, -1] = (other[0, -1] + 1) % policy.vocabulary
+    loud = policy.head.register_forward_hook(
+        lambda module, inputs, output: 1000 * output
+    )  # a cap shows on large logits
+    try:
+        with torch.no_grad():
+            states = policy.trunk(input_ids=ids, use_cache=False)[0]
+            changed = policy.trunk(input_ids=other, use_cache=False)[0]
+            whole = model(input_ids=ids, use_cache=False).logits
+            parts = policy.head(states)
+    finally:
+        loud.remove()
+    tolerance = 1e-2 if states.dtype == torch.bfloat16 else 1e-4
+    if not torch.allclose(states[:, :-1], changed[:, :-1], rtol=tolerance, atol=tolerance):
+        raise InputError(
+            f"in {type(model).__name__} tokens see what comes after them, expected a causal language model: choose a "
+            "decoder."
+        )
     if whole.shape != parts.shape or not torch.allclose(whole, parts.to(whole.dtype), rtol=1e-2, atol=1e-2):
         raise InputError(
             f"{type(model).__name__} changes its logits after the output head (a soft cap or a scale), expected "
-            "logits = head(trunk): this model is not supported."
+            "logits = head(trunk): this model is not supported, choose another."
         )
 
 
@@ -148,17 +164,20 @@ def load(
     Raises:
         InputError: no such model, no tokenizer beside it, or an architecture that is not a causal language model.
     """
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     if os.path.isdir(path) and not os.path.exists(os.path.join(path, "config.json")):
-        raise InputError(f"{path} has no config.json, expected a Hugging Face model folder.")
+        raise InputError(f"{path} has no config.json, expected a Hugging Face model folder: save the model there.")
+    if not os.path.isdir(path) and (os.path.isabs(path) or os.path.exists(path) or str(path).startswith(".")):
+        raise InputError(f"there is no model folder {str(path)!r}: give a folder with a model, or a name.")
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         raise InputError(
-            f"cannot load a model from {str(path)!r} ({_first_line(error)}), expected a model folder or a hub name."
+            f"cannot load a model from {str(path)!r} ({_first_line(error)}): give a folder with a model, or a name."
         ) from None
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -173,7 +192,12 @@ def load(
         model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=DTYPES[dtype])
     except ValueError as error:
         raise InputError(
-            f"{str(path)!r} is a {config.model_type} model, expected a causal language model ({_first_line(error)})."
+            f"{str(path)!r} is a {config.model_type} model, which is not supported: choose a causal language model "
+            f"({_first_line(error)})."
+        ) from None
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"the weights in {str(path)!r} cannot be loaded ({_first_line(error)}): save the model anew."
         ) from None
     model.to(device).eval()
     return HuggingFacePolicy(model, tokenizer, None if autocast is None else DTYPES[autocast])

@@ -64,7 +64,14 @@ class TabularPolicy:
 
     def codec(self, instruction: str = "{prompt}", chat: bool | None = None) -> NumberCodec:
         """Prompts are numbers; there is no text to put around them."""
-        return NumberCodec(self.end_ids)
+        if instruction != "{prompt}" or chat:
+            raise InputError("a tabular policy reads numbers only: leave instruction and chat out.")
+        return NumberCodec(self.end_ids, self.prompts)
+
+    @property
+    def context(self) -> int:
+        """Longest prompt and response together."""
+        return 1 + self.depth
 
     def state(self, prompt: Tensor, prefix: Tensor) -> Tensor:
         """Row of the table ``[b]`` for prompts ``[b]`` and prefixes ``[b, t]`` of equal length."""
