@@ -21,7 +21,7 @@ from apportion.training.config import TrainConfig
 from apportion.training.loop import train
 from apportion.training.run_folder import RunFolder
 from apportion.training.setup import set_up
-from apportion.training.trackers import trackers
+from apportion.training.trackers import check_trackers, trackers
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,14 @@ def main(argv: Sequence[str]) -> int:
         run, config = _reopen(arguments, recipe, words)
     else:
         config = arguments.config
-        parts = set_up(config)  # everything wrong with the settings shows before a folder is made
         path = arguments.run or Path("runs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
-        run = RunFolder.create(path, config)
+        RunFolder.check_new(path)
+    check_trackers(config.trackers)
+    parts = set_up(config)  # everything wrong with the settings shows before anything is written
     if arguments.resume is not None:
-        parts = set_up(config)
         run.write_config(config)
+    else:
+        run = RunFolder.create(path, config)
 
     console = Console(stderr=arguments.json)
     with TrainingProgress(console, parts, run.path) as progress:
@@ -86,8 +88,8 @@ def _reopen(arguments: Arguments, recipe: str | None, words: list[str]) -> tuple
             "--steps may; start a new run for the rest."
         )
     done = run.checkpoints.newest_good() or 0
-    if (run.path / "summary.json").exists() and done >= asked.steps:
-        raise InputError(f"{run.path} has done all its {asked.steps} steps: give a larger --steps to go on.")
+    if done > asked.steps or (done == asked.steps and (run.path / "summary.json").exists()):
+        raise InputError(f"{run.path} has done all its {done} steps: give a larger --steps to go on.")
     return run, asked
 
 

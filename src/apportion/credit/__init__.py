@@ -27,13 +27,16 @@ from apportion.credit.algebra import token_filter as token_filter
 from apportion.credit.assign import Credit as Credit
 from apportion.credit.assign import assign as assign
 from apportion.credit.baselines import grpo, none, rloo
+from apportion.credit.implicit_reward import implicit_reward
 from apportion.credit.tempo import tempo
+from apportion.errors import InputError
 
 METHODS: dict[str, Callable[..., Stage]] = {
     "none": none,
     "grpo": grpo,
     "rloo": rloo,
     "tempo": tempo,
+    "token_dpo": implicit_reward,
 }
 
 
@@ -41,5 +44,5 @@ def build(spec: str) -> Stage:
     """The method a spec names: ``grpo``, ``tempo(norm_by_std=False)`` or ``package.module:name(...)``."""
     stage = registry.build(spec, METHODS, "credit method")
     if not isinstance(stage, Stage):
-        raise TypeError(f"{spec!r} made a {type(stage).__name__}, expected a credit.Stage.")
+        raise InputError(f"{spec!r} made a {type(stage).__name__}, expected a credit.Stage.")
     return stage

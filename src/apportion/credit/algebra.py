@@ -123,6 +123,8 @@ class Work:
             where: ``last``: all on the last trained token of its span, response or episode; ``over``: repeated on
                 every trained token of it.
         """
+        if where not in ("last", "over"):
+            raise InputError(f"where is {where!r}, expected 'last' or 'over'.")
         reward = self.rewards[component]
         values = torch.where(reward.scored, reward.values, 0.0)
         values = values.sum(1) if values.dim() == 2 else values
@@ -131,7 +133,7 @@ class Work:
             return values
         row = row_of_token(rollouts, reward.level)
         inside = (row >= 0) & trained
-        spread = torch.where(inside, values[row.clamp(min=0)] if len(values) else 0.0, 0.0)
+        spread = torch.where(inside, values[row.clamp(min=0)] if len(values) else values.new_zeros(()), 0.0)
         return spread if where == "over" else torch.where(last_of_row(row, inside), spread, 0.0)
 
     def spread(self, values: Tensor, level: str = "episode") -> Tensor:

@@ -6,15 +6,21 @@ from torch import Tensor
 
 from apportion.credit.algebra import EXACT, Bias, Claim, Stage, Work, estimator
 from apportion.credit.reduce import Singleton, check_options, relative
+from apportion.rollouts import ORIGINS
 
 
-def none() -> Stage:
+def none(component: str | None = None) -> Stage:
     """No credit: every advantage is 0 and the masks are those of the rollouts.
 
     For objectives that bring their own signal (preference pairs, regression, imitation).
-    """
 
-    @estimator(covers=("policy", "hinted", "stored", "demonstration"))
+    Args:
+        component: a reward that the objective reads, so that episodes of the policy whose reward is unknown are left
+            out; others need none.
+    """
+    lift = estimator(covers=ORIGINS) if component is None else estimator(needs=(f"reward/{component}",))
+
+    @lift
     def nothing(work: Work) -> Tensor:
         return work.advantages
 

@@ -78,7 +78,8 @@ class TabularCritic:
     """
 
     def __init__(self, policy: TabularPolicy, head: str) -> None:
-        self.policy, self.provides = policy, (f"values/{head}",)
+        self.policy = policy
+        self.provides: tuple[str, ...] = (f"values/{head}",)
         self.values = Parameter(torch.zeros(len(policy.logits), dtype=policy.logits.dtype))
 
     @property

@@ -21,7 +21,13 @@ LossOfTokens = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 
 
 class Model(Protocol):
-    """Parameters that train, and per-token statistics that depend on them."""
+    """Parameters that train, and per-token statistics that depend on them.
+
+    Attributes:
+        provides: the statistics it can give.
+    """
+
+    provides: tuple[str, ...]
 
     @property
     def device(self) -> torch.device: ...

@@ -18,7 +18,7 @@ from torch.nn import Parameter
 from apportion.errors import InputError
 from apportion.models.codec import NumberCodec
 from apportion.models.policy import LossOfTokens, trained_tokens
-from apportion.models.statistics import from_logits
+from apportion.models.statistics import STATISTICS, from_logits
 from apportion.rollouts import Rollouts, ragged
 
 
@@ -41,6 +41,8 @@ class TabularPolicy:
         >>> TabularPolicy(vocabulary=2, depth=3).logits.shape
         torch.Size([7, 2])
     """
+
+    provides = tuple(STATISTICS)
 
     def __init__(
         self,

@@ -59,12 +59,17 @@ def seq_mean_token_sum_norm(length: float | None = None, per_episode: bool = Tru
     Args:
         length: the constant; None: the longest episode of the batch, as verl's padded width.
         per_episode: divide by the number of episodes too. verl does not.
+
+    Raises:
+        InputError: a length that is not positive.
     """
+    if length is not None and not length > 0:
+        raise InputError(f"length is {length}, expected more than 0.")
 
     def weights(rollouts: Rollouts, credit: Credit) -> Tensor:
         counted = _lengths(rollouts, credit)
-        longest = float(ragged.lengths_of(rollouts.episode_offsets).max()) if rollouts.n_episodes else 1.0
-        scale = longest if length is None else length
+        longest = int(ragged.lengths_of(rollouts.episode_offsets).max()) if rollouts.n_episodes else 0
+        scale = max(longest, 1) if length is None else length
         episodes = max(int((counted > 0).sum()), 1) if per_episode else 1
         return torch.full_like(rollouts.weight, 1.0 / (scale * episodes))
 

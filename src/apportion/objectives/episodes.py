@@ -3,7 +3,7 @@
 An episode's trained tokens may lie in several responses; which train is the credit's word. Episodes the credit left
 out because their reward is unknown have no trained token and are in no statistic.
 
-Suffix legend: N tokens, n trained tokens, E episodes.
+Suffix legend: N tokens, n trained tokens, E episodes, m some of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from apportion.credit.algebra import Reward, Work
 from apportion.credit.assign import Credit
 from apportion.errors import InputError, MissingColumn
 from apportion.objectives.protocol import read
-from apportion.rollouts import Rollouts
+from apportion.rollouts import Rollouts, ragged
 from apportion.rollouts.columns import split_name
 from apportion.rollouts.model import maker_of
 
@@ -54,12 +54,14 @@ def refuse_branches(rollouts: Rollouts) -> None:
         )
 
 
-def rewards(component: str, rollouts: Rollouts, credit: Credit) -> tuple[Tensor, Tensor]:
-    """The reward of every episode ``[E]``, and who was rewarded ``[E]``: known to the credit, and asked for.
+def rewarded(component: str, rollouts: Rollouts, credit: Credit) -> tuple[Tensor, Tensor]:
+    """The episodes a reward is known of and that have a trained token ``[m]``, and their rewards ``[m]``.
+
+    Episodes that were never asked for one (rehearsal, demonstrations) are left out.
 
     Raises:
         MissingColumn: there is no such reward.
-        InputError: an unknown reward at an episode that the credit did not leave out.
+        InputError: it is unknown of an episode that the credit did not leave out, or an episode without any token.
     """
     name = f"reward/{component}"
     full = rollouts.find(name)
@@ -71,19 +73,21 @@ def rewards(component: str, rollouts: Rollouts, credit: Credit) -> tuple[Tensor,
     scored = torch.ones_like(values, dtype=torch.bool) if beside is None else beside.tensor.bool()
     if asked is None:
         asked = torch.ones(len(values), dtype=torch.bool, device=values.device)
-    blank = asked & ~(scored.any(1) if scored.dim() == 2 else scored)
-    given = {"reward": (values, scored & (asked[:, None] if scored.dim() == 2 else asked))}
-    given |= {key: (mask.double(), torch.ones_like(mask)) for key, mask in (("blank", blank), ("absent", ~asked))}
+    some = scored.any(1) if scored.dim() == 2 else scored
+    given = {"reward": (values, scored), "absent": ((~asked).double(), ~asked), "unknown": ((~some).double(), ~some)}
     work = Work(
         rollouts,
         {key: Reward(level, *pair) for key, pair in given.items()},
         *(credit.advantages, credit.trained, credit.counted, credit.unknown),
     )
     known = ~credit.unknown & (work.up("absent") == 0)
-    unknown = known & (work.up("blank") > 0)
-    if bool(unknown.any()):
+    lost = known & (work.up("unknown") > 0)
+    if bool(lost.any()):
         raise InputError(
-            f"{int(unknown.sum())} episodes have an unknown {name!r}, expected the credit to leave them out: choose a "
+            f"{int(lost.sum())} episodes have an unknown {name!r}, expected the credit to leave them out: choose a "
             f"credit that reads it, such as none(component={component!r})."
         )
-    return work.up("reward"), known
+    if bool((known & (ragged.lengths_of(rollouts.episode_offsets) == 0)).any()):
+        raise InputError("an episode has no tokens, expected at least one each: leave it out.")
+    members = (known & (count_by_episode(trained_tokens(credit), rollouts) > 0)).nonzero().squeeze(1)
+    return members, work.up("reward")[members]

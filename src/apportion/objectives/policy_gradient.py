@@ -8,16 +8,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError, unknown_name
+from apportion.credit.divergence import KL_ESTIMATORS as KL_ESTIMATORS
+from apportion.credit.divergence import RATIO_BOUND as RATIO_BOUND
+from apportion.credit.divergence import check_estimator
+from apportion.credit.divergence import kl_estimate as kl_estimate
+from apportion.errors import InputError
 from apportion.objectives.aggregate import aggregation
 from apportion.objectives.protocol import Now, Objective, Terms, token_objective
 
-RATIO_BOUND = 20.0
-"""Log-ratios are clamped to this in absolute value, as in verl; no gradient beyond."""
-
 
 def log_ratio(log_probs: Tensor, other: Tensor) -> Tensor:
-    """``log(pi / other)`` of every token, clamped to ±20."""
+    """``log(pi / other)`` of every token, clamped to ±20; no gradient beyond."""
     return (log_probs - other).clamp(-RATIO_BOUND, RATIO_BOUND)
 
 
@@ -65,51 +66,6 @@ def clip(
     return token_objective(terms, aggregation(aggregate), ("log_probs",), ("log_probs/old", "credit/advantages"))
 
 
-def _k1(delta: Tensor) -> Tensor:
-    return delta
-
-
-def _abs(delta: Tensor) -> Tensor:
-    return delta.abs()
-
-
-def _k2(delta: Tensor) -> Tensor:
-    return 0.5 * delta**2
-
-
-def _k3(delta: Tensor) -> Tensor:
-    bounded = (-delta).clamp(-RATIO_BOUND, RATIO_BOUND)
-    return (bounded.exp() - bounded - 1).clamp(-10, 10)
-
-
-KL_ESTIMATORS = {"k1": _k1, "abs": _abs, "k2": _k2, "k3": _k3}
-
-
-def kl_estimate(log_probs: Tensor, reference: Tensor, estimator: str = "k3") -> Tensor:
-    """Per-token estimate of KL(pi || reference) from the sampled token.
-
-    With ``d = log pi - log reference``: ``k1 = d``, ``abs = |d|``, ``k2 = d^2 / 2``, ``k3 = exp(-d) + d - 1`` with d
-    clamped to ±20 and the result to ±10.
-
-    Args:
-        log_probs: of the policy ``[n]``.
-        reference: of the reference policy ``[n]``.
-        estimator: one of :data:`KL_ESTIMATORS`.
-
-    Raises:
-        InputError: unknown estimator, or tensors of different shapes.
-
-    Source: John Schulman, "Approximating KL divergence"; verl ``kl_penalty``.
-    """
-    if estimator not in KL_ESTIMATORS:
-        raise unknown_name("KL estimator", estimator, KL_ESTIMATORS)
-    if log_probs.shape != reference.shape:
-        raise InputError(
-            f"log-probs have shapes {tuple(log_probs.shape)} and {tuple(reference.shape)}, expected equal."
-        )
-    return KL_ESTIMATORS[estimator](log_probs - reference)
-
-
 def kl(coefficient: float = 0.001, estimator: str = "k3", aggregate: str = "token_mean") -> Objective:
     """A penalty on the divergence from the reference policy: ``coefficient * kl_estimate_t``.
 
@@ -117,8 +73,7 @@ def kl(coefficient: float = 0.001, estimator: str = "k3", aggregate: str = "toke
 
     Source: arXiv 2402.03300 (k3 in the loss).
     """
-    if estimator not in KL_ESTIMATORS:
-        raise unknown_name("KL estimator", estimator, KL_ESTIMATORS)
+    check_estimator(estimator)
 
     def terms(now: Now, at: Mapping[str, Tensor]) -> Terms:
         estimate = kl_estimate(now["log_probs"], at["log_probs/reference"], estimator)

@@ -96,6 +96,8 @@ class Objective:
     watches: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.scope not in SCOPES:
+            raise InputError(f"scope is {self.scope!r}, expected one of {', '.join(SCOPES)}.")
         if (self.scope == "token") != bool(self.parts) or (self.evaluate is None) != bool(self.parts):
             raise InputError("an objective has either token parts (scope 'token') or an evaluate function, not both.")
 
@@ -125,6 +127,8 @@ def bind(objective: Objective, rollouts: Rollouts, credit: Credit) -> BoundTerms
         partition of the trained tokens, the sums add up to the loss of the whole batch and the shares to the means of
         the metrics over the tokens each part is about.
     """
+    if objective.scope != "token":
+        raise InputError(f"an objective of scope {objective.scope} is not a sum over tokens, expected scope token.")
     parts = [bound for part in objective.parts if (bound := _bind_part(part, rollouts, credit)) is not None]
 
     def evaluate(now: Now, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -8,16 +8,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from apportion.credit.algebra import Clock
 from apportion.credit.assign import Credit
+from apportion.credit.recursions import next_in_row
 from apportion.errors import InputError
 from apportion.objectives.aggregate import token_mean
-from apportion.objectives.episodes import trained_tokens
+from apportion.objectives.episodes import count_by_episode, trained_tokens
 from apportion.objectives.protocol import Loss, Now, Objective, read
-from apportion.rollouts import Rollouts
+from apportion.rollouts import Rollouts, ragged
 
 NEEDS = ("log_probs/old", "vocab_mean/old", "credit/advantages")
 
@@ -45,10 +45,7 @@ def regression(now: Now, rollouts: Rollouts, credit: Credit, rho: float, next_q_
     old, old_mean, advantages = (read(name, rollouts, credit)[tokens] for name in NEEDS)
     q = rho * (now["log_probs"][tokens] - old)
     mean_q = rho * (now["vocab_mean"][tokens].detach() - old_mean)
-    episode = rollouts.episode_of_token[tokens]
-    goes_on = episode[1:] == episode[:-1]
-    next_q = torch.zeros_like(mean_q)
-    next_q[:-1] = torch.where(goes_on, mean_q[1:], 0.0)
+    next_q = next_in_row(mean_q, ragged.offsets_of(count_by_episode(tokens, rollouts)))
     return Regression(tokens, q, next_q, advantages.to(q.dtype) + next_q_scale * next_q)
 
 

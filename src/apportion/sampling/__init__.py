@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import Any
 
+from apportion.errors import InputError
 from apportion.models.huggingface import DTYPES, HuggingFacePolicy
 from apportion.models.tabular import TabularPolicy
 from apportion.sampling.engine import Engine as Engine
@@ -33,4 +34,6 @@ def _(policy: HuggingFacePolicy, dtype: str | None = None) -> Engine:
 
 @engine_for.register
 def _(policy: TabularPolicy, dtype: str | None = None) -> Engine:
+    if dtype is not None:
+        raise InputError(f"sampling_dtype is {dtype!r}, but a tabular policy has one dtype only: leave it out.")
     return ScriptedEngine(policy.next_logits)

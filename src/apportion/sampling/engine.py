@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, RunStopped
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,11 @@ def draw(logits: Tensor, settings: SamplingSettings, generator: torch.Generator)
     precise = logits if logits.dtype == torch.float64 else logits.float()
     greedy = settings.temperature == 0
     log_probs = (precise if greedy else precise / settings.temperature).log_softmax(1)
+    if bool(log_probs.isnan().any()):
+        raise RunStopped(
+            "the policy's probabilities are not finite, so nothing can be sampled from it: go back to an earlier "
+            "checkpoint, with a lower learning rate."
+        )
     if greedy:
         tokens = log_probs.argmax(1)
     else:

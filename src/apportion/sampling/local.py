@@ -23,7 +23,11 @@ class LocalEngine:
 
     def __init__(self, model: Any, context: int, dtype: torch.dtype | None = None) -> None:
         self.source, self.context = model, context
-        self.model = model if dtype is None else copy.deepcopy(model).to(dtype).requires_grad_(False)
+        self.model = model
+        if dtype is not None:
+            self.model = copy.deepcopy(model).requires_grad_(False)
+            for parameter in self.model.parameters():  # buffers, such as rotary frequencies, keep their precision
+                parameter.data = parameter.data.to(dtype)
 
     def refresh(self) -> None:
         """Bring the copy up to date with the trained weights."""

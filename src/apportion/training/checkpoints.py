@@ -79,7 +79,7 @@ class Checkpoints:
                 shutil.rmtree(target)
             os.replace(aside, target)
             _sync(self.folder)
-        except (OSError, RuntimeError) as error:
+        except Exception as error:  # safetensors and tokenizers have errors of their own for a full disk
             shutil.rmtree(aside, ignore_errors=True)
             if is_disk_full(error):
                 raise RunStopped(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,11 +132,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in (
-            "prompts_per_step",
             "group_size",
             "epochs",
             "minibatches",
             "micro_batch_tokens",
+            "eval_samples",
             "save_every",
             "keep_checkpoints",
         ):
@@ -148,12 +149,25 @@ class TrainConfig:
             raise InputError(
                 "prompts_per_step is 0 and rollouts names no file, so there is nothing to train on: set one."
             )
+        for name in ("learning_rate", "weight_decay", "max_grad_norm", "lora_alpha"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} is {getattr(self, name)}, expected a finite number from 0.")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected a number from 0 to below 1.")
+        if not 0 <= self.max_unscored <= 1:
+            raise InputError(f"max_unscored is {self.max_unscored}, expected a share from 0 to 1.")
+        if not self.mismatch_tolerance >= 0:
+            raise InputError(f"mismatch_tolerance is {self.mismatch_tolerance}, expected 0 or more.")
+        if not self.objective:
+            raise InputError("objective names nothing to minimise: give at least one, such as clip.")
         _one_of("decay", self.decay, ("constant", "linear"))
         _one_of("dtype", self.dtype, ("float32", "bfloat16", "float64"))
-        for name in ("autocast", "sampling_dtype"):
-            if getattr(self, name) is not None:
-                _one_of(name, getattr(self, name), ("float32", "bfloat16"))
-        if not self.temperature > 0:
+        if self.autocast is not None:
+            _one_of("autocast", self.autocast, ("bfloat16",))
+        if self.sampling_dtype is not None:
+            _one_of("sampling_dtype", self.sampling_dtype, ("float32", "bfloat16"))
+        if not 0 < self.temperature < math.inf:
             raise InputError(f"temperature is {self.temperature}, expected more than 0: training needs samples.")
         if "{prompt}" not in self.instruction:
             raise InputError(f"instruction is {self.instruction!r}, expected text with {{prompt}} in it.")
@@ -173,18 +187,23 @@ class TrainConfig:
         """Settings written by :meth:`to_json`.
 
         Raises:
-            InputError: not JSON, or a setting this version does not know.
+            InputError: not JSON, a setting this version does not know, or a value it cannot have.
         """
         try:
             values = json.loads(text)
         except json.JSONDecodeError:
-            raise InputError(f"{path} is not JSON, expected the settings of a run.") from None
+            values = None
+        if not isinstance(values, dict):
+            raise InputError(f"{path} is not a JSON object, expected the settings of a run: restore the file.")
         known = {f.name: f for f in dataclasses.fields(TrainConfig)}
         for name in values:
             if name not in known:
                 raise unknown_name(f"setting in {path}", name, known)
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return TrainConfig(**settings)
+        try:
+            return TrainConfig(**settings)
+        except (TypeError, InputError) as error:
+            raise InputError(f"{path} cannot be used: {error}") from None
 
 
 def _one_of(name: str, given: str, valid: tuple[str, ...]) -> None:

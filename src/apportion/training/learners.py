@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from apportion import objectives
 from apportion.models.critic import Critic, critic_for
-from apportion.models.policy import Policy
 from apportion.rollouts import Rollouts
 from apportion.training.gradient import micro_batches
 from apportion.training.learner import Learner, UpdateSettings
 
-LearnerFactory = Callable[[Policy, UpdateSettings], Learner]
-"""Makes a learner once the policy and its settings are known."""
+
+@dataclass(frozen=True)
+class LearnerFactory:
+    """Makes a learner once the policy and its settings are known.
+
+    Attributes:
+        make: ``(policy, settings of the policy's updates) -> learner``.
+        makes: full names of the columns the learner will make.
+    """
+
+    make: Callable[[Any, UpdateSettings], Learner]
+    makes: tuple[str, ...]
 
 
 class CriticLearner(Learner):
@@ -44,7 +54,7 @@ def critic(learning_rate: float = 1e-3, clip: float = 0.5, head: str = "critic")
         head: name of the value head; makes ``values/<head>`` and ``response:values_end/<head>``.
     """
 
-    def make(policy: Policy, settings: UpdateSettings) -> Learner:
+    def make(policy: Any, settings: UpdateSettings) -> Learner:
         return CriticLearner(
             head,
             critic_for(policy, head),
@@ -53,7 +63,7 @@ def critic(learning_rate: float = 1e-3, clip: float = 0.5, head: str = "critic")
             makes={f"values/{head}": f"values/{head}"},
         )
 
-    return make
+    return LearnerFactory(make, (f"values/{head}", f"response:values_end/{head}"))
 
 
 def implicit_prm(
@@ -76,7 +86,7 @@ def implicit_prm(
             "prm", policy.clone(), objective, settings.at(learning_rate), makes={"log_probs/prm": "log_probs"}
         )
 
-    return make
+    return LearnerFactory(make, ("log_probs/prm",))
 
 
 LEARNERS: dict[str, Callable[..., LearnerFactory]] = {"critic": critic, "implicit_prm": implicit_prm}

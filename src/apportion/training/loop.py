@@ -23,6 +23,7 @@ from apportion.errors import RunStopped
 from apportion.evals.accuracy import evaluate
 from apportion.models.policy import Policy
 from apportion.rollouts import Rollouts, join
+from apportion.rollouts.store import write
 from apportion.training.annotate import annotate
 from apportion.training.checkpoints import MODEL, is_disk_full
 from apportion.training.learner import Learner
@@ -39,7 +40,7 @@ class Event:
 
     Attributes:
         name: ``begun``, ``warming``, ``sampled``, ``credited``, ``updated``, ``stored``, ``stepped``, ``writing``,
-            ``renamed``, ``evaluating``, ``evaluated`` or ``finished``.
+            ``renamed``, ``evaluating``, ``evaluated``, ``finished``, or ``ended``, last of all whatever happened.
         step: steps done, or the step under way.
         values: what there is to say.
     """
@@ -68,8 +69,9 @@ def train(run: RunFolder, parts: Parts, observers: Sequence[Observer] = ()) -> d
             disk. Checkpoints stay good.
     """
     with _Interruption() as interruption:
+        going = _Run(run, parts, observers)
         try:
-            return _Run(run, parts, observers).go(interruption)
+            return going.go(interruption)
         except OSError as error:
             if not is_disk_full(error):
                 raise
@@ -77,6 +79,8 @@ def train(run: RunFolder, parts: Parts, observers: Sequence[Observer] = ()) -> d
                 f"the disk is full: {error.filename or run.path} could not be written. The checkpoints in "
                 f"{run.path / 'checkpoints'} are intact; free some space and go on with --resume {run.path}."
             ) from None
+        finally:
+            going.tell("ended")
 
 
 class _Run:
@@ -97,7 +101,7 @@ class _Run:
             self.step += 1
             self.seconds = time.monotonic() - started
             self.run.append("metrics.jsonl", {"step": self.step, "seconds": self.seconds, **metrics})
-            self._tell("stepped", **metrics)
+            self.tell("stepped", **metrics)
             last = self.step == self.config.steps
             if last or (self.config.eval_every and self.step % self.config.eval_every == 0):
                 self._evaluate()
@@ -114,7 +118,7 @@ class _Run:
         self.run.rewind(-1 if newest is None else newest)
         if newest is None:
             began = time.monotonic()
-            self._tell("begun", resumed=False)
+            self.tell("begun", resumed=False)
             if self.config.warm_start is not None:
                 self._warm_start(self.config.warm_start)
             self._prepare_reference()
@@ -136,7 +140,7 @@ class _Run:
         _restore_generators(state["generators"])
         self.parts.collect.engine.refresh()
         self.run.checkpoints.prune()
-        self._tell("begun", resumed=True)
+        self.tell("begun", resumed=True)
 
     def _prepare_reference(self) -> None:
         if "reference" in self.parts.wanted:
@@ -146,27 +150,32 @@ class _Run:
         warm_start = registry.build(spec, WARM_STARTS, "warm start")
         tasks = [task for part in self.parts.curriculum.parts for task in part.train]
         seed = derive(self.config.seed, "warm start")
-        report = lambda step, loss: self._tell("warming", warm_step=step, loss=loss)  # noqa: E731
+        report = lambda step, loss: self.tell("warming", warm_step=step, loss=loss)  # noqa: E731
         warm_start(self.parts.policy, self.parts.codec, tasks, seed, report)
 
     def _step(self) -> dict[str, float]:
         parts, began = self.parts, time.monotonic()
         clock = Clock(self.step, self.config.steps)
         rollouts = self._batch()
-        self._tell("sampled", tokens=rollouts.n_tokens)
+        self.tell("sampled", tokens=rollouts.n_tokens)
         rollouts, metrics = self._measure(rollouts, clock)
         credit = parts.method(rollouts, self.credit_state, clock, unscored="drop")
         self.credit_state = credit.state
         metrics |= batch_metrics(credit)
-        self._refuse_bad_batch(credit, metrics)
-        self._tell("credited")
-        for learner in parts.learners:
-            if learner.order == "after":
-                metrics |= self._update(learner, credit, clock)
+        try:
+            self._refuse_bad_batch(credit, metrics)
+            self.tell("credited")
+            for learner in parts.learners:
+                if learner.order == "after":
+                    metrics |= self._update(learner, credit, clock)
+        except RunStopped as stop:
+            failed = self.run.path / f"failed_step_{self.step + 1:06d}.arrow"
+            write(credit.record(), failed)
+            raise RunStopped(f"{stop} The rollouts are in {failed}.") from None
         parts.collect.engine.refresh()
-        self._tell("updated")
+        self.tell("updated")
         self.run.rollouts.write(self.step + 1, credit.record())
-        self._tell("stored")
+        self.tell("stored")
         seconds = time.monotonic() - began
         return metrics | {"tokens_per_second": rollouts.n_tokens / seconds, "step_seconds": seconds}
 
@@ -211,7 +220,7 @@ class _Run:
                 f"{metrics['unknown']:.0%} of the responses of step {self.step + 1} have no verdict (for example: "
                 f"{example}), expected at most {self.config.max_unscored:.0%}: mend the verifier or raise max_unscored."
             )
-        if metrics.get("mismatch_mean", 0.0) > self.config.mismatch_tolerance:
+        if not metrics.get("mismatch_mean", 0.0) <= self.config.mismatch_tolerance:
             raise RunStopped(
                 f"sampler and trainer disagree at step {self.step + 1}: their log-probs differ by "
                 f"{metrics['mismatch_mean']:.3g} on average and {metrics['mismatch_max']:.3g} at most, expected "
@@ -222,7 +231,7 @@ class _Run:
     def _evaluate(self) -> None:
         if not self.parts.held_out:
             return
-        self._tell("evaluating")
+        self.tell("evaluating")
         config, parts = self.config, self.parts
         # The same seed every time, so that before and after differ by the policy alone.
         generator = torch_generator(parts.policy.device, config.seed, "evaluation")
@@ -236,7 +245,7 @@ class _Run:
         )
         record = {"step": self.step, **result.as_dict()}
         self.run.append("evaluations.jsonl", record)
-        self._tell("evaluated", **record)
+        self.tell("evaluated", **record)
 
     def _save(self) -> None:
         state = {
@@ -249,7 +258,7 @@ class _Run:
             "generators": _generators(),
         }
         models = {name: learner.model for name, learner in self._models().items()}
-        self.run.checkpoints.write(self.step, models, state, during=self._tell)
+        self.run.checkpoints.write(self.step, models, state, during=self.tell)
 
     def _models(self) -> dict[str, Learner]:
         """What learns, by the folder of its weights in a checkpoint."""
@@ -266,10 +275,11 @@ class _Run:
                     summary[f"{kind}.{when}.interval"] = [estimate["low"], estimate["high"]]
         summary["checkpoint"] = str(self.run.checkpoints.model(self.step))
         self.run.write("summary.json", summary)
-        self._tell("finished", **summary)
+        self.tell("finished", **summary)
         return summary
 
-    def _tell(self, name: str, **values: Any) -> None:
+    def tell(self, name: str, **values: Any) -> None:
+        """Say that something happened."""
         event = Event(name, self.step, values)
         for observer in self.observers:
             observer(event)

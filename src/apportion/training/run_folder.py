@@ -7,6 +7,7 @@ evaluations.jsonl  a line an evaluation
 rollouts/          one immutable Arrow file a step, with credit
 checkpoints/       in Hugging Face format, with everything a resume needs
 summary.json       written at the end
+failed_step_*.arrow  the rollouts of a step at which the run had to stop
 """
 
 from __future__ import annotations
@@ -47,16 +48,28 @@ class RunFolder:
         """Make the folder of a new run.
 
         Raises:
-            InputError: something is there already.
+            InputError: something is there already, or the folder cannot be made.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            hint = f"go on with --resume {path}, or " if (path / "config.json").exists() else ""
-            raise InputError(f"{path} exists already and is not empty: {hint}choose another folder for the run.")
-        path.mkdir(parents=True, exist_ok=True)
+        RunFolder.check_new(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make the folder {path} ({error.strerror}): choose another for the run.") from None
         run = RunFolder(path, config.keep_checkpoints)
         run.write("environment.json", environment())
         run.write_config(config)
         return run
+
+    @staticmethod
+    def check_new(path: Path) -> None:
+        """Refuse a folder that holds something.
+
+        Raises:
+            InputError: it does.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            hint = f"go on with --resume {path}, or " if (path / "config.json").exists() else ""
+            raise InputError(f"{path} exists already and is not empty: {hint}choose another folder for the run.")
 
     @staticmethod
     def open(path: Path) -> tuple[RunFolder, TrainConfig]:

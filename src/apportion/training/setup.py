@@ -28,11 +28,13 @@ from apportion.sampling import SamplingSettings, engine_for
 from apportion.tasks import build_tasks, parts_of
 from apportion.tasks.task import Task
 from apportion.training.annotate import sources_in
+from apportion.training.checks import check_device, check_placed, check_prompts, check_recorded, check_store
 from apportion.training.config import TrainConfig
 from apportion.training.learner import Learner, UpdateSettings
 from apportion.training.learners import LEARNERS
 from apportion.training.seeds import derive
 from apportion.training.stored import StoredRollouts
+from apportion.training.warm_start import WARM_STARTS
 
 MADE_BY_SAMPLING = (
     "reward/outcome",
@@ -100,6 +102,10 @@ def set_up(config: TrainConfig) -> Parts:
     if config.threads:
         torch.set_num_threads(config.threads)
     seed_everything(config.seed)
+    check_store()
+    check_recorded(config.record)
+    if config.warm_start is not None:
+        registry.build(config.warm_start, WARM_STARTS, "warm start")
     method = credit.build(config.credit)
     objective = objectives.build(*config.objective)
     _refuse_groups_of_one(config, method)
@@ -119,11 +125,12 @@ def set_up(config: TrainConfig) -> Parts:
 
     policy: Any = build_policy(
         config.model,
-        device=_device(config.device),
+        device=check_device(config.device),
         dtype=config.dtype,
         autocast=config.autocast,
         seed=derive(config.seed, "weights"),
     )
+    check_placed(policy, config.device, config.model)
     if config.lora_rank:
         policy = _with_lora(policy, config)
     codec = policy.codec(config.instruction, config.chat)
@@ -134,12 +141,14 @@ def set_up(config: TrainConfig) -> Parts:
     else:
         verifiers = {part.name: build_verifier(config.verifier or part.verifier) for part in tasks}
         collect = AnswerCollector(engine, codec, verifiers)
+        asked = [*source.train, *source.held_out[: config.eval_prompts]]
+        check_prompts(asked, codec, getattr(policy, "context", None), config.max_new_tokens)
 
     settings = UpdateSettings.of(config)
     learner = Learner("policy", policy, objective, settings)
-    others = tuple(make(policy, settings) for make in factories)
+    others = tuple(factory.make(policy, settings) for factory in factories)
     made = [name for annotator in annotators for name in annotator.makes]
-    made += [name for other in others for name in other.makes]
+    made += [name for factory in factories for name in factory.makes]
     made += MADE_BY_ENVIRONMENTS if environment is not None else ()
     made += stored.columns if stored is not None else ()
     return Parts(
@@ -201,16 +210,6 @@ def _refuse_groups_of_one(config: TrainConfig, method: Stage) -> None:
         )
 
 
-def _device(name: str) -> str:
-    if name != "auto":
-        if name.startswith("cuda") and not torch.cuda.is_available():
-            raise InputError(f"device is {name!r}, but torch sees no CUDA device here: use --device cpu.")
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "cpu"
-
-
 def _with_lora(policy: Any, config: TrainConfig) -> HuggingFacePolicy:
     from peft import LoraConfig, get_peft_model
 
@@ -221,7 +220,7 @@ def _with_lora(policy: Any, config: TrainConfig) -> HuggingFacePolicy:
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         lora_dropout=0.0,
-        target_modules=named[0] if len(named) == 1 else named,
+        target_modules="all-linear" if named == ["all-linear"] else named,
         task_type="CAUSAL_LM",
     )
     try:

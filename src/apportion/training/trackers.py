@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def _on_step(log: Callable[[dict[str, float], int], Any], finish: Callable[[], A
             log(dict(event.values), event.step)
         elif event.name == "evaluated":
             log({"held_out_accuracy": event.values["sampled"]["pass@1"]["value"]}, event.step)
-        elif event.name == "finished":
+        elif event.name == "ended":
             finish()
 
     return observe
@@ -57,18 +58,24 @@ TRACKERS: dict[str, Callable[[TrainConfig, Path], Observer]] = {
 }
 
 
-def trackers(config: TrainConfig, run: Path) -> list[Observer]:
-    """Observers for the trackers a run asks for.
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that cannot be used.
 
     Raises:
         InputError: an unknown tracker, or one that is not installed.
     """
-    observers = []
-    for name in config.trackers:
+    for name in names:
         if name not in TRACKERS:
             raise unknown_name("tracker", name, TRACKERS)
-        try:
-            observers.append(TRACKERS[name](config, run))
-        except ImportError:
-            raise InputError(f'tracker {name!r} is not installed: run pip install "apportion[track]".') from None
-    return observers
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f'tracker {name!r} is not installed: run pip install "apportion[track]".')
+
+
+def trackers(config: TrainConfig, run: Path) -> list[Observer]:
+    """Observers for the trackers a run asks for.
+
+    Raises:
+        InputError: as :func:`check_trackers`.
+    """
+    check_trackers(config.trackers)
+    return [TRACKERS[name](config, run) for name in config.trackers]
