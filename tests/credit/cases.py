@@ -26,8 +26,8 @@ class Case:
     Attributes:
         method: name in ``METHODS``.
         arguments: what it is made with.
-        prepare: adds the columns it needs besides the episode reward ``outcome``. It must be a function of what the
-            rollouts contain (tokens, positions, rewards), never of the order of episodes: the suite shuffles and pads.
+        prepare: adds the columns it needs besides the episode reward ``outcome``. It must be a function of token ids,
+            steps and rewards alone: the suite shuffles, pads, and stores turns as responses or as spans.
         reference: the naive loop; advantages of every token.
         shift: adding a constant to all rewards changes nothing.
         scale: multiplying all rewards by c > 0 multiplies advantages by c to this power; None: no such law.
@@ -35,6 +35,7 @@ class Case:
         zero_sum: one number an episode, and the numbers of a group sum to 0.
         by_group: the credit of a group does not depend on other groups.
         totals: only the episode's total matters, at whichever level its rewards live.
+        filters: it trains or counts fewer tokens than the rollouts.
     """
 
     method: str
@@ -47,6 +48,7 @@ class Case:
     zero_sum: bool = False
     by_group: bool = True
     totals: bool = True
+    filters: bool = False
 
     def __str__(self) -> str:
         arguments = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
@@ -65,6 +67,13 @@ class Case:
     def credit(self, rollouts: Rollouts) -> Credit:
         """The method's credit of rollouts that lack what ``prepare`` adds."""
         return self.run(self.prepare(rollouts))
+
+
+def with_log_probs(rollouts: Rollouts) -> Rollouts:
+    """Log-probs of the policy and of a reference, by token id."""
+    ids = rollouts.ids.double()
+    with_old = rollouts.with_statistic("log_probs/old", -0.5 - ids / 4, "trainer")
+    return with_old.with_statistic("log_probs/reference", -0.25 - ids, "trainer")
 
 
 def nothing(world: Flat) -> list[list[float]]:
@@ -91,8 +100,17 @@ def tempo(norm_by_std: bool, eps: float) -> Callable[[Flat], list[list[float]]]:
     )
 
 
+def token_dpo(world: Flat) -> list[list[float]]:
+    """A tenth of the log-ratios that :func:`with_log_probs` makes."""
+    return [
+        [0.1 * (-0.25 + 0.75 * token) if trained else 0.0 for token, trained in zip(*row, strict=True)]
+        for row in zip(world.ids, world.trained, strict=True)
+    ]
+
+
 CASES = (
     Case("none", reference=nothing),
+    Case("none", {"component": "outcome"}, reference=nothing),
     Case("grpo", reference=grpo(True, 1e-6), zero_sum=True),
     Case("grpo", {"eps": 0.0}, reference=grpo(True, 0.0), scale=0, zero_sum=True),
     Case("grpo", {"norm_by_std": False}, reference=grpo(False, 0.0), scale=1, zero_sum=True),
@@ -100,6 +118,7 @@ CASES = (
     Case("tempo", reference=tempo(True, 1e-6)),
     Case("tempo", {"eps": 0.0}, reference=tempo(True, 0.0), scale=0),
     Case("tempo", {"norm_by_std": False}, reference=tempo(False, 0.0), scale=1),
+    Case("token_dpo", prepare=with_log_probs, reference=token_dpo),
 )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from apportion.credit import Credit
-from apportion.rollouts import Rollouts, ragged
+from apportion.rollouts import Column, Rollouts, ragged
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +40,23 @@ class Batch:
         """Token values as one list an episode."""
         return ragged.unflatten(values, self.rollouts.episode_offsets)
 
+    def read(self, name: str, now: Mapping[str, Tensor]) -> Tensor:
+        """A statistic ``now/<name>``, or a token column of the rollouts or the credit ``[N]``."""
+        if name.startswith("now/"):
+            return now[name.removeprefix("now/")].detach()
+        return self.credit.record().columns[f"token:{name}"].tensor
+
     def select(self, episodes: Tensor) -> Batch:
         """Some episodes."""
         return Batch(self.rollouts.select(episodes), self.credit.select(episodes))
 
 
 def batch(
-    seed: int, weighted: bool = False, prepare: Callable[[Rollouts], Rollouts] = lambda rollouts: rollouts
+    seed: int,
+    weighted: bool = False,
+    prepare: Callable[[Rollouts], Rollouts] = lambda rollouts: rollouts,
+    details: Callable[[Rollouts], Mapping[str, Tensor]] = lambda rollouts: {},
+    silent: bool = False,
 ) -> Batch:
     """Six episodes in two groups, of one or two responses of up to four tokens, some empty.
 
@@ -54,13 +64,18 @@ def batch(
         seed: of everything random.
         weighted: sampling weights below 1, as on branches.
         prepare: adds columns.
+        details: columns of the credit, by name.
+        silent: whether episodes may have no token that trains; otherwise the last of each does.
     """
     dice = random.Random(seed)
     responses = [dice.randint(1, 2) for _ in range(6)]
     episodes = [e for e, count in enumerate(responses) for _ in range(count)]
     ids = [[dice.randint(0, 9) for _ in range(dice.choice([0, 1, 2, 4, 4]))] for _ in episodes]
-    rewards = [1.0, 0.0, 1.0, 0.0, 1.0, 1.0]
     trained = [[int(dice.random() < 0.8) for _ in row] for row in ids]
+    last = [bounds - 1 for bounds in itertools.accumulate(responses)]
+    for row in () if silent else last:
+        ids[row], trained[row] = [*ids[row], 0], [*trained[row], 1]
+    rewards = [1.0, 0.0, 0.0, 1.0, 1.0, 1.0]
     groups = [e % 2 for e in episodes]
     rollouts = Rollouts.from_lists(ids, groups=groups, episodes=episodes, rewards=rewards, trained=trained)
     for name in ("log_probs/old", "log_probs/reference"):
@@ -70,14 +85,17 @@ def batch(
         weights = [dice.choice([1.0, 0.5, 0.25]) for _ in range(rollouts.n_tokens)]
         rollouts = rollouts.with_column("weight", torch.tensor(weights, dtype=torch.float64))
     rollouts = prepare(rollouts)
-    return Batch(rollouts, random_credit(rollouts, dice))
+    ends = torch.tensor([], dtype=torch.int64) if silent else rollouts.episode_offsets[1:] - 1
+    columns = {f"token:credit/{name}": Column(values) for name, values in details(rollouts).items()}
+    return Batch(rollouts, replace(random_credit(rollouts, ends, dice), columns=columns))
 
 
-def random_credit(rollouts: Rollouts, dice: random.Random) -> Credit:
-    """Any advantages, some of them 0; a token in six is trained and not counted, or counted and not trained."""
+def random_credit(rollouts: Rollouts, ends: Tensor, dice: random.Random) -> Credit:
+    """Any advantages, some 0; a token in six is trained and not counted, or counted and not trained, unless an end."""
 
     def mask() -> Tensor:
-        return torch.tensor([dice.random() < 5 / 6 for _ in range(rollouts.n_tokens)], dtype=torch.bool)
+        some = torch.tensor([dice.random() < 5 / 6 for _ in range(rollouts.n_tokens)], dtype=torch.bool)
+        return some.index_fill(0, ends, True)
 
     trained, counted = rollouts.trained & mask(), rollouts.trained & mask()
     values = torch.tensor([dice.choice([-2.0, -0.5, 0.0, 0.7, 1.5]) for _ in range(rollouts.n_tokens)])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from apportion.objectives import OBJECTIVES, Objective
@@ -13,14 +14,18 @@ from apportion.rollouts import Rollouts
 from objectives.batches import Batch, batch
 from reference import losses
 
-Rows = list[list[float]]
-Naive = Callable[[Batch, Mapping[str, Tensor]], tuple[Rows, str]]
-"""``(batch, now) -> (term of every token, NaN where not trained; aggregation)``."""
+Naive = Callable[[Batch, Mapping[str, Tensor]], float]
+"""``(batch, now) -> loss``, by a loop over lists."""
 
 
 def unchanged(rollouts: Rollouts) -> Rollouts:
     """No further columns."""
     return rollouts
+
+
+def no_details(rollouts: Rollouts) -> Mapping[str, Tensor]:
+    """No columns of the credit."""
+    return {}
 
 
 @dataclass(frozen=True)
@@ -30,17 +35,20 @@ class Case:
     Attributes:
         objective: name in ``OBJECTIVES``.
         arguments: what it is made with.
-        prepare: adds the columns it needs besides ``log_probs/old``, ``log_probs/reference`` and the reward
-            ``outcome`` (0 or 1 an episode, two groups of three); a function of what the rollouts contain. Where
-            tokens are not trained the columns of the suite are NaN, and so should these be.
-        naive: its terms by a loop over lists, for objectives that are sums over tokens.
+        prepare: adds what it needs besides ``log_probs/old``, ``log_probs/reference`` and the reward ``outcome`` (0 or
+            1 an episode, two groups of three with both); NaN where the rollouts do not train.
+        details: columns of the credit that it needs ``[N]``, by name without ``credit/``.
+        naive: its loss.
+        still: statistics in ``now`` that it reads without gradient.
         branches: it may be used on rollouts with sampling weights.
     """
 
     objective: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     prepare: Callable[[Rollouts], Rollouts] = unchanged
+    details: Callable[[Rollouts], Mapping[str, Tensor]] = no_details
     naive: Naive | None = None
+    still: tuple[str, ...] = ()
     branches: bool = True
 
     def __str__(self) -> str:
@@ -52,38 +60,47 @@ class Case:
         """The objective."""
         return OBJECTIVES[self.objective](**self.arguments)
 
+    @property
+    def moved(self) -> tuple[str, ...]:
+        """The statistics it has a gradient to."""
+        return tuple(name for name in self.made.now if name not in self.still)
+
     def batch(self, seed: int, weighted: bool = False) -> Batch:
         """Something to evaluate it on."""
-        return batch(seed, weighted, self.prepare)
+        return batch(seed, weighted, self.prepare, self.details)
 
 
-def of_tokens(term: Callable[..., float], names: tuple[str, ...], aggregate: str = "token_mean") -> Naive:
-    """Terms that read the given statistics, columns and advantages of their own token."""
+def of_tokens(
+    term: Callable[..., float], columns: tuple[str, ...], aggregate: str = "token_mean", origin: str | None = None
+) -> Naive:
+    """A sum of terms that read ``now/<statistic>`` and columns of their own token, perhaps of one origin only."""
 
-    def naive(given: Batch, now: Mapping[str, Tensor]) -> tuple[Rows, str]:
-        tables = []
-        for name in names:
-            if name == "advantages":
-                values = given.credit.advantages
-            else:
-                values = now[name] if name in now else given.rollouts.columns[f"token:{name}"].tensor
-            tables.append(given.rows(values.detach()))
-        trained = given.rows(given.credit.trained)
-        rows = [
+    def naive(given: Batch, now: Mapping[str, Tensor]) -> float:
+        if origin is not None:
+            inside = torch.tensor([found == origin for found in given.rollouts.origin])
+            episodes = inside[given.rollouts.response_offsets[:-1]]
+            tokens = given.rollouts.indices(episodes)["token"]
+            given, now = given.select(episodes), {name: values[tokens] for name, values in now.items()}
+        tables = [given.rows(given.read(name, now)) for name in columns]
+        trained, counted, weight = (
+            given.rows(values) for values in (given.credit.trained, given.credit.counted, given.rollouts.weight)
+        )
+        terms = [
             [term(*(table[i][t] for table in tables)) if train else float("nan") for t, train in enumerate(row)]
             for i, row in enumerate(trained)
         ]
-        return rows, aggregate
+        return losses.aggregate(terms, trained, counted, aggregate, weight=weight)
 
     return naive
 
 
-def clip(aggregate: str = "token_mean", **bounds: Any) -> Naive:
+def clip(aggregate: str = "token_mean", origin: str | None = None, **bounds: Any) -> Naive:
     """The clipped surrogate."""
     return of_tokens(
         lambda new, old, advantage: losses.clip_term(new, old, advantage, **bounds),
-        ("log_probs", "log_probs/old", "advantages"),
+        ("now/log_probs", "log_probs/old", "credit/advantages"),
         aggregate,
+        origin,
     )
 
 
@@ -91,8 +108,51 @@ def kl(coefficient: float, estimator: str) -> Naive:
     """The penalty on divergence."""
     return of_tokens(
         lambda new, reference: coefficient * losses.kl_term(new, reference, estimator),
-        ("log_probs", "log_probs/reference"),
+        ("now/log_probs", "log_probs/reference"),
     )
+
+
+def forward_kl(coefficient: float, origin: str | None = None) -> Naive:
+    """KL from the reference, estimated on its own tokens."""
+    return of_tokens(
+        lambda new, reference: coefficient * losses.kl_term(reference, new, "k3"),
+        ("now/log_probs", "log_probs/reference"),
+        origin=origin,
+    )
+
+
+def some_stored(rollouts: Rollouts) -> Rollouts:
+    """Every third episode is a stored one."""
+    origin = ["stored" if e % 3 == 0 else "policy" for e in rollouts.episode_of_response.tolist()]
+    return rollouts.with_column("response:origin", origin)
+
+
+def with_values(rollouts: Rollouts) -> Rollouts:
+    """A critic's values before the update, NaN where not trained."""
+    values = torch.linspace(-1, 1, rollouts.n_tokens, dtype=torch.float64)
+    return rollouts.with_statistic("values/critic", torch.where(rollouts.trained, values, torch.nan), "critic")
+
+
+def returns(rollouts: Rollouts) -> Mapping[str, Tensor]:
+    """What a critic regresses."""
+    return {"returns": torch.linspace(1, 0, rollouts.n_tokens, dtype=torch.float64)}
+
+
+def value_term(value: float, before: float, target: float) -> float:
+    """The clipped value loss of one token, with a clip of 0.5."""
+    clipped = losses.bounded(value, before - 0.5, before + 0.5)
+    return max((value - target) ** 2, (clipped - target) ** 2) / 2
+
+
+def with_vocab_mean(rollouts: Rollouts) -> Rollouts:
+    """Mean log-probs over the vocabulary before the update, NaN where not trained."""
+    values = torch.linspace(-3, -2, rollouts.n_tokens, dtype=torch.float64)
+    return rollouts.with_statistic("vocab_mean/old", torch.where(rollouts.trained, values, torch.nan), "trainer")
+
+
+def with_pairs(rollouts: Rollouts) -> Rollouts:
+    """Right episodes preferred to wrong ones of their group."""
+    return rollouts.with_pairs(torch.tensor([0, 4, 3, 5]), torch.tensor([2, 2, 1, 1]))
 
 
 CASES = (
@@ -108,6 +168,30 @@ CASES = (
     Case("kl", {"coefficient": 0.5, "estimator": "k1"}, naive=kl(0.5, "k1")),
     Case("kl", {"coefficient": 0.5, "estimator": "k2"}, naive=kl(0.5, "k2")),
     Case("kl", {"coefficient": 0.5, "estimator": "abs"}, naive=kl(0.5, "abs")),
-    Case("entropy_bonus", {"coefficient": 0.01}, naive=of_tokens(lambda entropy: -0.01 * entropy, ("entropy",))),
-    Case("imitation", naive=of_tokens(lambda log_prob: -log_prob, ("log_probs",))),
+    Case("entropy_bonus", {"coefficient": 0.01}, naive=of_tokens(lambda entropy: -0.01 * entropy, ("now/entropy",))),
+    Case("imitation", naive=of_tokens(lambda log_prob: -log_prob, ("now/log_probs",))),
+    Case(
+        "value",
+        prepare=with_values,
+        details=returns,
+        naive=of_tokens(value_term, ("now/values/critic", "values/critic", "credit/returns")),
+    ),
+    Case("rover", prepare=with_vocab_mean, still=("vocab_mean",)),
+    Case("pacs", branches=False),
+    Case("pacs", {"estimator": "grpo", "reward_proxy": "mean_logprob"}, branches=False),
+    Case("dpo", prepare=with_pairs, branches=False),
+    Case("divergence", {"kind": "forward_kl", "coefficient": 0.5}, naive=forward_kl(0.5)),
+    Case("divergence", {"kind": "js"}),
+    Case("divergence", {"kind": "alpha"}),
+    Case("divergence", {"kind": "js_definition"}),
+    Case(
+        "dph_rl",
+        {"kind": "forward_kl"},
+        prepare=some_stored,
+        naive=lambda given, now: (
+            clip(origin="policy", low=0.2, high=0.28, dual=3.0)(given, now)
+            + forward_kl(0.2, origin="stored")(given, now)
+        ),
+    ),
+    Case("implicit_prm", branches=False),
 )

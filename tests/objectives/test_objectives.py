@@ -119,7 +119,7 @@ def test_a_credit_detail_that_nobody_made() -> None:
     objective = token_objective(
         lambda now, at: Terms(now["log_probs"]), AGGREGATIONS["token_mean"](), (), ("credit/gone",)
     )
-    with pytest.raises(MissingColumn, match="'token:credit/gone'"):
+    with pytest.raises(MissingColumn, match="'credit/gone'"):
         objective(some.now(("log_probs",)), some.rollouts, some.credit)
 
 

@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"{result.rollouts.n_responses} responses with credit in {arguments.out}")
         return 0
     state: Any = None
-    responses, tokens, credited = 0, 0, 0
+    responses, tokens, earning = 0, 0, 0
     for part in stream(path):
         result = credited(method, part, state, clock, unscored)
         state = result.state
@@ -75,9 +75,9 @@ def main(argv: Sequence[str]) -> int:
             for line in lines(result):
                 print(line)
         responses, tokens = responses + part.n_responses, tokens + part.n_tokens
-        credited += int((result.advantages != 0).sum())
+        earning += int((result.advantages != 0).sum())
     if not arguments.json:
-        print(f"{responses} responses, {tokens} tokens, {credited} with an advantage other than 0")
+        print(f"{responses} responses, {tokens} tokens, {earning} with an advantage other than 0")
     return 0
 
 

@@ -62,7 +62,7 @@ def open_policy(path: str, tasks: Sequence[str], verifier: str | None, max_new_t
     config = replace(
         config,
         verifier=verifier or config.verifier,
-        max_new_tokens=max_new_tokens or config.max_new_tokens,
+        max_new_tokens=config.max_new_tokens if max_new_tokens is None else max_new_tokens,
         eval_prompts=1 << 40,  # all there are: the verb cuts
     )
     parts = set_up(config)

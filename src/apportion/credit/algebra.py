@@ -216,8 +216,8 @@ class Stage:
         return assign(self, rollouts, state, clock, unscored)
 
 
-def _lift(change: Callable[[Work, Any], Work]) -> Callable[..., Callable[[Callable[..., Any]], Stage]]:
-    """Make a decorator that turns a plain function into a stage.
+def _lift(change: Callable[[Work, Any], Work], says: str) -> Callable[..., Callable[[Callable[..., Any]], Stage]]:
+    """Make a decorator that turns a plain function into a stage, and documents itself as ``says``.
 
     The function takes ``(work)``, or ``(work, state, clock)`` when ``init`` or ``reads_clock`` is given, and returns
     its kind's value or a :class:`Result` around it.
@@ -243,6 +243,7 @@ def _lift(change: Callable[[Work, Any], Work]) -> Callable[..., Callable[[Callab
 
         return lift
 
+    decorator.__doc__ = says
     return decorator
 
 
@@ -273,17 +274,10 @@ def _set_masks(work: Work, masks: tuple[Tensor, Tensor]) -> Work:
     )
 
 
-shaper = _lift(_set_rewards)
-"""Lift ``work -> {component: Reward}``."""
-
-estimator = _lift(_set_advantages)
-"""Lift ``work -> advantages [N]``."""
-
-modifier = _lift(_set_advantages)
-"""Lift ``work -> advantages [N]``, made from ``work.advantages``."""
-
-token_filter = _lift(_set_masks)
-"""Lift ``work -> (trained [N], counted [N])``."""
+shaper = _lift(_set_rewards, "Lift ``work -> {component: Reward}``.")
+estimator = _lift(_set_advantages, "Lift ``work -> advantages [N]``.")
+modifier = _lift(_set_advantages, "Lift ``work -> advantages [N]``, made from ``work.advantages``.")
+token_filter = _lift(_set_masks, "Lift ``work -> (trained [N], counted [N])``.")
 
 
 def _union(parts: Sequence[Sequence[str]]) -> tuple[str, ...]:

@@ -105,9 +105,9 @@ def gigpo(
         group_T = work.rollouts.group_of_episode[table.episode]
         state_T = states(table, group_T, similarity)
         first_T = table.index == 0 if episode_stats == "trajectory" else None
-        settings = {"norm_by_std": MODES[mode], "eps": eps}
-        episode_T = against_members(score_T, group_T, first_T, singleton=singleton, **settings)
-        step_T = against_members(return_T, state_T, **settings)
+        by_std = MODES[mode]
+        episode_T = against_members(score_T, group_T, first_T, norm_by_std=by_std, eps=eps, singleton=singleton)
+        step_T = against_members(return_T, state_T, norm_by_std=by_std, eps=eps)
 
         dead_T = without_others(work, singleton)[table.episode]
         episode_T, step_T = (torch.where(dead_T, 0.0, part) for part in (episode_T, step_T))

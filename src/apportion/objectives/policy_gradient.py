@@ -69,6 +69,11 @@ def clip(
 def kl(coefficient: float = 0.001, estimator: str = "k3", aggregate: str = "token_mean") -> Objective:
     """A penalty on the divergence from the reference policy: ``coefficient * kl_estimate_t``.
 
+    Args:
+        coefficient: multiplies the estimates.
+        estimator: one of :data:`KL_ESTIMATORS`.
+        aggregate: how token terms are averaged, see :mod:`apportion.objectives.aggregate`.
+
     Metrics: ``kl_reference``, before the coefficient.
 
     Source: arXiv 2402.03300 (k3 in the loss).
@@ -83,7 +88,14 @@ def kl(coefficient: float = 0.001, estimator: str = "k3", aggregate: str = "toke
 
 
 def entropy_bonus(coefficient: float = 0.001, aggregate: str = "token_mean") -> Objective:
-    """Reward for spread-out choices: ``-coefficient * entropy_t``, of the distribution each token was drawn from."""
+    """Reward for spread-out choices: ``-coefficient * entropy_t``, of the distribution each token was drawn from.
+
+    Args:
+        coefficient: multiplies the entropies.
+        aggregate: how token terms are averaged, see :mod:`apportion.objectives.aggregate`.
+
+    Metrics: ``entropy_bonus``, before the coefficient.
+    """
 
     def terms(now: Now, at: Mapping[str, Tensor]) -> Terms:
         return Terms(-coefficient * now["entropy"], {"entropy_bonus": now["entropy"]})
@@ -93,6 +105,9 @@ def entropy_bonus(coefficient: float = 0.001, aggregate: str = "token_mean") -> 
 
 def imitation(aggregate: str = "token_mean") -> Objective:
     """Negative log-likelihood of the trained tokens; the objective of a warm start.
+
+    Args:
+        aggregate: how token terms are averaged, see :mod:`apportion.objectives.aggregate`.
 
     Metrics: ``nll``, in nats a token.
     """

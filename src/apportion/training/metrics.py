@@ -61,16 +61,15 @@ def _rewards(credit: Credit) -> tuple[Tensor, Tensor]:
 
 
 def _of_sampled(rollouts: Rollouts) -> dict[str, Tensor]:
-    """What only freshly sampled responses have."""
-    column = rollouts.columns.get("token:log_probs/behaviour")
-    if column is None:
+    """What only freshly sampled responses have: stored ones were drawn from other weights."""
+    fresh = torch.tensor([origin in ("policy", "hinted") for origin in rollouts.origin], device=rollouts.device)
+    if not bool(fresh.any()):
         return {}
-    used = rollouts.trained if column.present is None else rollouts.trained & column.present
-    difference = (rollouts.column("log_probs/old") - column.tensor).abs()[used]
-    truncated = rollouts.columns["response:truncated"]
-    cut = truncated.tensor if truncated.present is None else truncated.tensor[truncated.present]
+    used = rollouts.trained & fresh[rollouts.response_of_token]
+    behaviour = rollouts.column("log_probs/behaviour", where=used)
+    difference = (rollouts.column("log_probs/old") - behaviour).abs()[used]
     return {
-        "truncated": cut.double().mean(),
+        "truncated": rollouts.column("response:truncated", where=fresh)[fresh].double().mean(),
         "mismatch_max": difference.max() if len(difference) else difference.new_zeros(()),
         "mismatch_mean": difference.mean() if len(difference) else difference.new_zeros(()),
     }

@@ -12,7 +12,7 @@ from torch import Tensor
 from apportion.credit import METHODS
 from apportion.credit.soft_optimal import Tree, beam_search, proxy_tuned, read_logits, soft_optimal
 from apportion.objectives import OBJECTIVES
-from apportion.rollouts import Rollouts, ragged
+from apportion.rollouts import Rollouts
 from golden.adapters._build import rows
 
 
@@ -72,7 +72,8 @@ def on_tree(
         return [torch.tensor([given[name] for name in level], dtype=torch.float64) for level in names]
 
     def named(values: Tree) -> dict[str, Any]:
-        return {name: row for level, rows in zip(names, values, strict=True) for name, row in zip(level, rows.tolist())}
+        flat = itertools.chain.from_iterable(level.tolist() for level in values)
+        return dict(zip(itertools.chain.from_iterable(names), flat, strict=True))
 
     best = soft_optimal(tree(rewards), tree(ref_probs), beta)
     log_policy = [p.log() for p in best.policy]
