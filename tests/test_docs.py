@@ -231,9 +231,10 @@ def patched(text: str, change: str, name: str) -> str:
 
 
 def code_in(path: Path) -> str:
-    """Everything a document shows as code, a span or block a line."""
-    text = path.read_text(encoding="utf-8")
-    return "\n".join([block.text for block in blocks(path)] + CODE.findall(FENCE.sub("", text)))
+    """Everything a document shows as code: blocks, indented lines, and spans."""
+    rest = FENCE.sub("", path.read_text(encoding="utf-8"))
+    indented = re.findall(r"^ {4}(.*)$", rest, flags=re.MULTILINE)
+    return "\n".join([*(block.text for block in blocks(path)), *indented, *CODE.findall(rest)])
 
 
 def anchors(path: Path) -> set[str]:

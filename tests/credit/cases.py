@@ -10,6 +10,7 @@ import torch
 
 from apportion.credit import METHODS, Clock, Credit, Stage
 from apportion.rollouts import Rollouts
+from credit import columns
 from credit.worlds import Flat
 from reference import outcome, prefixes
 
@@ -108,6 +109,9 @@ def token_dpo(world: Flat) -> list[list[float]]:
     ]
 
 
+WHOLE: dict[str, Any] = {"shift": False, "zero_when_equal": False, "totals": False}
+"""Laws that returns to go do not keep: where in the episode a reward stands matters."""
+
 CASES = (
     Case("none", reference=nothing),
     Case("none", {"component": "outcome"}, reference=nothing),
@@ -119,6 +123,81 @@ CASES = (
     Case("tempo", {"eps": 0.0}, reference=tempo(True, 0.0), scale=0),
     Case("tempo", {"norm_by_std": False}, reference=tempo(False, 0.0), scale=1),
     Case("token_dpo", prepare=with_log_probs, reference=token_dpo),
+    Case("gae", {"whiten": False}, columns.with_values, columns.gae(1.0, 1.0), **WHOLE),
+    Case("gae", {"gamma": 0.5, "lam": 0.25, "whiten": False}, columns.with_values, columns.gae(0.5, 0.25), **WHOLE),
+    Case("gae", {"whiten": False, "kl_coefficient": 0.1}, lambda r: columns.with_values(with_log_probs(r)), **WHOLE),
+    Case("pure", {"whiten": False}, columns.with_scores, columns.pure(), by_group=False, **WHOLE),
+    Case(
+        "pure",
+        {"transform": "strict_min", "whiten": False, "max_response_length": 16, "singleton": "zero"},
+        columns.with_scores,
+        columns.pure(transform="strict_min", limit=16),
+        **WHOLE,
+    ),
+    Case(
+        "pure",
+        {"baseline": "tokens", "transform": "sum", "vr_coef": 0.5, "zero_step_ends": True, "whiten": False},
+        columns.with_scores,
+        columns.pure(baseline="tokens", transform="sum", vr_coef=0.5, zero_step_ends=True),
+        **(WHOLE | {"shift": True}),
+    ),
+    Case(
+        "pure",
+        {"baseline": "steps", "temperature": 1.0, "kl_coef": 0.1, "kl_estimator": "k1", "whiten": False},
+        lambda r: columns.with_scores(with_log_probs(r)),
+        columns.pure(baseline="steps", temperature=1.0, kl_coef=0.1),
+        **(WHOLE | {"shift": True}),
+    ),
+    Case(
+        "gigpo",
+        {"component": "outcome"},
+        columns.with_states,
+        columns.gigpo("mean_norm", 0.0, 1.0),
+        scale=1,
+        zero_sum=True,
+        totals=False,
+    ),
+    Case(
+        "gigpo",
+        {"component": "outcome", "mode": "mean_std_norm", "eps": 0.0, "step_weight": 0.5},
+        columns.with_states,
+        columns.gigpo("mean_std_norm", 0.0, 0.5),
+        scale=0,
+        zero_sum=True,
+        totals=False,
+    ),
+    Case("gigpo", {"episode_stats": "step", "per": "token"}, columns.with_states),
+    Case(
+        "oprl",
+        {"norm": "none"},
+        columns.with_prm,
+        columns.oprl(beta=0.05, alpha=1.0, estimator="rloo", norm="none", step_baseline="all_rows", eps=0.0),
+        zero_when_equal=False,
+        zero_sum=True,
+    ),
+    Case(
+        "oprl",
+        {"beta": 0.5, "alpha": 0.25, "estimator": "grpo_std", "step_baseline": "first_row"},
+        columns.with_prm,
+        columns.oprl(beta=0.5, alpha=0.25, estimator="grpo_std", norm="batch_max", step_baseline="first_row", eps=1e-6),
+        zero_when_equal=False,
+        by_group=False,
+    ),
+    Case("attention_rhythm", {}, columns.with_attention, columns.attention_rhythm(grpo(True, 1e-6), rhythm="coupled")),
+    Case(
+        "attention_rhythm",
+        {"rhythm": "local", "quantile": 0.25, "amp": 3.0, "base": "grpo(eps=0.0)"},
+        columns.with_attention,
+        columns.attention_rhythm(grpo(True, 0.0), rhythm="local", quantile=0.25, amp=3.0),
+        scale=0,
+    ),
+    Case(
+        "attention_rhythm",
+        {"rhythm": "global", "scale_sign": "positive", "base": "rloo"},
+        columns.with_attention,
+        columns.attention_rhythm(rloo, "positive", rhythm="global"),
+        scale=1,
+    ),
 )
 
 

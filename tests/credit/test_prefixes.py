@@ -76,13 +76,13 @@ def test_what_a_tool_said_is_one_step_of_the_path(world: Dialogues) -> None:
 
 
 def test_words_around_the_turns_of_a_response() -> None:
-    ids = [[7, 1, 8, 8, 2, 9], [7, 1, 8, 2], [7, 1, 8, 8, 2], [7, 1]]
-    starts, ends = [1, 4, 7, 9, 11, 14, 16], [2, 5, 8, 10, 12, 15, 17]
+    ids = [[7, 1, 8, 8, 2, 9], [7, 1, 8, 2], [7, 1, 8, 8, 2, 9, 9], [7, 1]]
+    starts, ends = [1, 4, 7, 9, 11, 14, 18], [2, 5, 8, 10, 12, 15, 19]
     rollouts = Rollouts.from_lists(ids, groups=[0] * 4).with_spans("turn", torch.tensor(starts), torch.tensor(ends))
     tree = prefix_tree(rollouts)
     counts = ragged.unflatten(tree.visits[tree.after], rollouts.token_offsets)
-    # After "7 1" all four; "8 8" brought two to another place than "8".
-    assert counts == [[4, 4, 2, 2, 2, 1], [4, 4, 1, 1], [4, 4, 2, 2, 2], [4, 4]]
+    # After "7 1" all four; "8 8" brought two to another place than "8", and "9 9" one to another than "9".
+    assert counts == [[4, 4, 2, 2, 2, 1], [4, 4, 1, 1], [4, 4, 2, 2, 2, 1, 1], [4, 4]]
 
 
 def test_token_ids_may_be_any_integers() -> None:

@@ -77,7 +77,10 @@ def test_the_first_step_is_twice_a_centred_policy_gradient(rho: float, rewards: 
 def test_episodes_left_out_are_as_if_they_were_not_there() -> None:
     rollouts = two_turns()
     lost = rollouts.with_reward("outcome", doubles(1.0, 0.0, 1.0), scored=torch.tensor([True, False, True]))
-    now = {"log_probs": -torch.rand(7, dtype=torch.float64) - 0.1, "vocab_mean": -torch.rand(7, dtype=torch.float64) - 2}
+    now = {
+        "log_probs": -torch.rand(7, dtype=torch.float64) - 0.1,
+        "vocab_mean": -torch.rand(7, dtype=torch.float64) - 2,
+    }
     whole = OBJECTIVES["rover"]()(now, lost, CENTRED(lost, unscored="drop"))
     kept = torch.tensor([True, False, True])
     tokens = rollouts.indices(kept)["token"]
@@ -115,7 +118,7 @@ def test_the_statistics_of_the_sampling_policy_are_needed() -> None:
     rollouts = two_turns()
     lacking = replace(rollouts, columns={n: c for n, c in rollouts.columns.items() if "vocab_mean" not in n})
     now = {name: torch.full((7,), -1.0, dtype=torch.float64) for name in ("log_probs", "vocab_mean")}
-    with pytest.raises(MissingColumn, match="'token:vocab_mean/old'"):
+    with pytest.raises(MissingColumn, match="vocab_mean/old"):
         OBJECTIVES["rover"]()(now, lacking, CENTRED(lacking))
 
 
@@ -174,8 +177,8 @@ def test_values_at_no_temperature() -> None:
         softmax_policy(uniform_q(rewarded_leaves(2, 1, [[0]])), 0)
 
 
-def test_it_learns_a_tree_and_keeps_more_ways_than_one() -> None:
-    """All four strings of the paper's tree, by the trainer's own gradient; success as the card saw it."""
+def test_it_learns_a_tree() -> None:
+    """The paper's, by the trainer's own gradient."""
     strings = torch.tensor([[0, 2, 3], [1, 3, 2], [2, 0, 1], [3, 1, 0]])
     policy = TabularPolicy(vocabulary=4, depth=3)
     optimiser = torch.optim.Adam([policy.logits], lr=0.05)

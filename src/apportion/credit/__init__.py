@@ -26,8 +26,15 @@ from apportion.credit.algebra import shaper as shaper
 from apportion.credit.algebra import token_filter as token_filter
 from apportion.credit.assign import Credit as Credit
 from apportion.credit.assign import assign as assign
+from apportion.credit.attention_rhythm import attention_rhythm
 from apportion.credit.baselines import grpo, none, rloo
+from apportion.credit.gae import gae
+from apportion.credit.gigpo import gigpo
 from apportion.credit.implicit_reward import implicit_reward
+from apportion.credit.oprl import oprl
+from apportion.credit.pure import min_form as min_form
+from apportion.credit.pure import pure
+from apportion.credit.shaping import kl_in_reward as kl_in_reward
 from apportion.credit.tempo import tempo
 from apportion.errors import InputError
 
@@ -36,6 +43,11 @@ METHODS: dict[str, Callable[..., Stage]] = {
     "grpo": grpo,
     "rloo": rloo,
     "tempo": tempo,
+    "gae": gae,
+    "pure": pure,
+    "gigpo": gigpo,
+    "oprl": oprl,
+    "attention_rhythm": attention_rhythm,
     "token_dpo": implicit_reward,
 }
 

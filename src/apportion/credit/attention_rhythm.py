@@ -14,7 +14,7 @@ from torch import Tensor
 
 from apportion.credit.algebra import Bias, Claim, Result, Stage, Work, chain, modifier
 from apportion.credit.provenance import made_with
-from apportion.credit.recursions import next_in_row, on_tokens
+from apportion.credit.recursions import next_in_row, on_tokens, row_ends
 from apportion.credit.shaping import check_coefficient
 from apportion.errors import InputError, unknown_name
 from apportion.rollouts import ragged, steps
@@ -35,19 +35,19 @@ class _Rule:
 
 
 Signals = Mapping[str, Tensor]
-Factors = tuple[Tensor, dict[str, Tensor]]
-"""Gamma ``[n]``, and details: ``[n]``, or ``[T]`` for thresholds."""
+Factors = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]
+"""Gamma ``[n]``, details of tokens ``[n]`` and details of decisions ``[T]``."""
 
 
 def _local(signal: Signals, offsets: Tensor, rule: _Rule) -> Factors:
     delta = waad_change(signal[WAAD], offsets)
     chosen = top_share(delta, offsets, rule.quantile)
-    return 1 + rule.bonus * chosen, {"delta": delta, "local_set": chosen}
+    return 1 + rule.bonus * chosen, {"delta": delta, "local_set": chosen}, {}
 
 
 def _global(signal: Signals, offsets: Tensor, rule: _Rule) -> Factors:
     chosen = top_share(signal[FAI], offsets, rule.quantile)
-    return 1 + rule.bonus * chosen, {"global_set": chosen}
+    return 1 + rule.bonus * chosen, {"global_set": chosen}, {}
 
 
 def _coupled(signal: Signals, offsets: Tensor, rule: _Rule) -> Factors:
@@ -63,7 +63,7 @@ def _coupled(signal: Signals, offsets: Tensor, rule: _Rule) -> Factors:
     intro[(torch.arange(len(back), device=back.device) - back)[dominated]] = True
     share = (anchor & ~dominated) + (1 - rule.alpha) * dominated + rule.alpha * intro
     details = {"delta": delta, "global_set": anchor, "dominated": dominated, "intro": intro}
-    return 1 + rule.bonus * share, {**details, "tau_waad": tau_waad, "tau_delta": tau_delta}
+    return 1 + rule.bonus * share, details, {"tau_waad": tau_waad, "tau_delta": tau_delta}
 
 
 RHYTHMS: dict[str, tuple[Callable[[Signals, Tensor, _Rule], Factors], tuple[str, ...]]] = {
@@ -155,25 +155,20 @@ def attention_rhythm(
             name: made_with(rollouts, name, "attention_rhythm", head_fraction=head_fraction, **made[name])[tokens]
             for name in needs
         }
-        gamma_n, details = factors({n: v.to(work.advantages.dtype) for n, v in signal.items()}, offsets, rule)
+        precise = {name: values.to(work.advantages.dtype) for name, values in signal.items()}
+        gamma_n, of_tokens, of_decisions = factors(precise, offsets, rule)
         gamma_N = 1 + on_tokens(gamma_n - 1, tokens, rollouts.n_tokens)
-        scaled = work.advantages * gamma_N
-        if scale_sign == "positive":
-            scaled = torch.where(work.advantages >= 0, scaled, work.advantages)
-        shown = {
-            f"{table.level}:{name}" if name.startswith("tau") else name: values
-            if name.startswith("tau")
-            else on_tokens(values, tokens, rollouts.n_tokens)
-            for name, values in details.items()
-        }
-        return Result(scaled, {"gamma": gamma_N, **shown})
+        counts = work.advantages >= 0 if scale_sign == "positive" else torch.ones_like(work.trained)
+        details = {name: on_tokens(values, tokens, rollouts.n_tokens) for name, values in of_tokens.items()}
+        details |= {f"{table.level}:{name}": values for name, values in of_decisions.items()}
+        return Result(torch.where(counts, work.advantages * gamma_N, work.advantages), {"gamma": gamma_N, **details})
 
     return chain(method, rhythmic)
 
 
 def waad_change(waad: Tensor, offsets: Tensor) -> Tensor:
     """``|WAAD_t - WAAD_{t+1}|`` within every row ``[n]``; 0 at its end."""
-    return (waad - next_in_row(waad, offsets, end=waad[(offsets[1:] - 1).clamp(min=0)])).abs()
+    return torch.where(row_ends(offsets), 0.0, (waad - next_in_row(waad, offsets)).abs())
 
 
 def top_share(values: Tensor, offsets: Tensor, share: float) -> Tensor:

@@ -58,7 +58,7 @@ def gae(
     check_coefficient("kl_coefficient", kl_coefficient)
     values_name, end_name = f"values/{head}", f"response:values_end/{head}"
 
-    @estimator(needs=(f"reward/{component}", values_name), bias=_bias(gamma, lam, whiten))
+    @estimator(needs=(f"reward/{component}", values_name), bias=_bias(gamma, lam, whiten), makes=("credit/returns",))
     def generalised(work: Work) -> Result:
         rollouts, dtype = work.rollouts, work.advantages.dtype
         tokens, offsets = trained_tokens(rollouts)

@@ -68,8 +68,8 @@ def _stream(rollouts: Rollouts) -> tuple[Tensor, Tensor, Tensor]:
     inside[ragged.ranges(starts, ends)] = True
     said = tokens[~inside]
     ids = torch.unique(rollouts.ids, return_inverse=True)[1]
-    # What was heard comes before the token at its start; of several at one place, in the order of ``heard``.
-    order = torch.argsort(torch.cat([2 * starts, 2 * said + 1]), stable=True)
+    # Of those at one place, what was heard comes first, in the order of ``heard``, then the token.
+    order = torch.argsort(torch.cat([starts, said]), stable=True)
     symbols = torch.cat([text_H + rollouts.n_tokens, ids[said]])[order]
     episode = torch.cat([rollouts.episode_of_response[response], rollouts.episode_of_token[said]])
 

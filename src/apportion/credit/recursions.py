@@ -52,7 +52,7 @@ def reverse_discounted_sum(values: Tensor, offsets: Tensor, discount: Tensor | f
     """
     total = values.clone()
     carry = values.new_full((len(values),), discount) if not isinstance(discount, Tensor) else discount.to(values)
-    carry = torch.where(_ends(offsets, len(values)), 0.0, carry)  # beyond the end of a row nothing is carried
+    carry = torch.where(row_ends(offsets), 0.0, carry)  # beyond the end of a row nothing is carried
     for step in _doublings(offsets):
         total[:-step] = total[:-step] + carry[:-step] * total[step:]
         carry[:-step] = carry[:-step] * carry[step:]
@@ -87,6 +87,13 @@ def next_in_row(values: Tensor, offsets: Tensor, end: Tensor | float = 0.0) -> T
     return result
 
 
+def row_ends(offsets: Tensor) -> Tensor:
+    """Bool ``[n]``: the last element of every row."""
+    ends = torch.zeros(int(offsets[-1]), dtype=torch.bool, device=offsets.device)
+    ends[offsets[1:][ragged.lengths_of(offsets) > 0] - 1] = True
+    return ends
+
+
 def whiten(values: Tensor) -> Tensor:
     """Values with mean 0 and standard deviation 1, as verl computes it.
 
@@ -103,13 +110,6 @@ def whiten(values: Tensor) -> Tensor:
     mean = values.sum() / (count + 1e-8)
     variance = ((values - mean) ** 2).sum() / (count + 1e-8) * (count / (count - 1))
     return (values - mean) * (variance + 1e-8) ** -0.5
-
-
-def _ends(offsets: Tensor, size: int) -> Tensor:
-    """Bool ``[n]``: the last element of every row."""
-    ends = torch.zeros(size, dtype=torch.bool, device=offsets.device)
-    ends[offsets[1:][ragged.lengths_of(offsets) > 0] - 1] = True
-    return ends
 
 
 def _doublings(offsets: Tensor) -> list[int]:

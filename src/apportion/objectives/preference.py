@@ -22,25 +22,21 @@ from apportion.rollouts import Pairs, Rollouts, ragged
 def compared_pairs(rollouts: Rollouts, credit: Credit) -> tuple[Pairs, Tensor]:
     """The pairs that say something, and the weight of each ``[K]``.
 
-    Ties (``pair:tie``) say nothing, and pairs with an episode that the credit left out are left out too.
+    Ties (``pair:tie``) say nothing; pairs with an episode of which nothing trains are left out too.
 
     Raises:
-        InputError: no pairs at all, a pair of different prompts, an episode without a trained token, or a negative
-            weight.
+        InputError: no pairs at all, a pair of different prompts, an episode without any token, or a negative weight.
     """
     if rollouts.pairs is None:
         raise InputError("these rollouts have no pairs, expected preferences between episodes: add pair records.")
-    preferred, other = rollouts.pairs.preferred, rollouts.pairs.other
-    keep = ~(credit.unknown[preferred] | credit.unknown[other])
+    both = torch.stack([rollouts.pairs.preferred, rollouts.pairs.other])
+    if bool((ragged.lengths_of(rollouts.episode_offsets)[both] == 0).any()):
+        raise InputError("an episode of a pair has no tokens, expected at least the end token: leave it out.")
+    keep = (episodes.count_by_episode(episodes.trained_tokens(credit), rollouts)[both] > 0).all(0)
     if rollouts.has("pair:tie"):
-        keep &= ~rollouts.column("pair:tie").bool()
-    pairs = Pairs(preferred[keep], other[keep])
+        keep &= ~rollouts.column("pair:tie", where=keep).bool()
+    pairs = Pairs(*both[:, keep])
     _check_prompts(rollouts, pairs)
-    length = episodes.count_by_episode(episodes.trained_tokens(credit), rollouts)
-    if bool((length[torch.cat([pairs.preferred, pairs.other])] == 0).any()):
-        raise InputError(
-            "an episode of a pair has no token that trains, expected at least the end token: leave it out."
-        )
     if not rollouts.has("pair:weight"):
         return pairs, torch.ones(len(pairs.preferred), device=rollouts.device)
     weight = rollouts.column("pair:weight", where=keep)[keep]
@@ -82,7 +78,7 @@ def dpo(beta: float = 0.1) -> Objective:
 
     Raises:
         InputError: ``beta`` that is not positive; when evaluated, rollouts without pairs, a pair of different prompts,
-            an episode without a trained token, a negative weight, or forced branches.
+            an episode without tokens, a negative weight, or forced branches.
 
     Source: arXiv 2305.18290; per token arXiv 2404.12358.
     """

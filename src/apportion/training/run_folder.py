@@ -68,7 +68,7 @@ class RunFolder:
             InputError: it does.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            hint = f"go on with --resume {path}, or " if (path / "config.json").exists() else ""
+            hint = f"go on with --resume {path}, or " if (path / "environment.json").exists() else ""
             raise InputError(f"{path} exists already and is not empty: {hint}choose another folder for the run.")
 
     @staticmethod
