@@ -109,8 +109,8 @@ def token_dpo(world: Flat) -> list[list[float]]:
     ]
 
 
-WHOLE: dict[str, Any] = {"shift": False, "zero_when_equal": False, "totals": False}
-"""Laws that returns to go do not keep: where in the episode a reward stands matters."""
+TO_GO: dict[str, Any] = {"shift": False, "zero_when_equal": False}
+"""Laws that returns to go do not keep."""
 
 CASES = (
     Case("none", reference=nothing),
@@ -123,30 +123,37 @@ CASES = (
     Case("tempo", {"eps": 0.0}, reference=tempo(True, 0.0), scale=0),
     Case("tempo", {"norm_by_std": False}, reference=tempo(False, 0.0), scale=1),
     Case("token_dpo", prepare=with_log_probs, reference=token_dpo),
-    Case("gae", {"whiten": False}, columns.with_values, columns.gae(1.0, 1.0), **WHOLE),
-    Case("gae", {"gamma": 0.5, "lam": 0.25, "whiten": False}, columns.with_values, columns.gae(0.5, 0.25), **WHOLE),
-    Case("gae", {"whiten": False, "kl_coefficient": 0.1}, lambda r: columns.with_values(with_log_probs(r)), **WHOLE),
-    Case("pure", {"whiten": False}, columns.with_scores, columns.pure(), by_group=False, **WHOLE),
+    Case("gae", {"whiten": False}, columns.with_values, columns.gae(1.0, 1.0), totals=False, **TO_GO),
+    Case(
+        "gae",
+        {"gamma": 0.5, "lam": 0.25, "whiten": False},
+        columns.with_values,
+        columns.gae(0.5, 0.25),
+        totals=False,
+        **TO_GO,
+    ),
+    Case("gae", {"whiten": False, "kl_coefficient": 0.1}, lambda r: columns.with_values(with_log_probs(r)), **TO_GO),
+    Case("pure", {"whiten": False}, columns.with_scores, columns.pure(), by_group=False, **TO_GO),
     Case(
         "pure",
         {"transform": "strict_min", "whiten": False, "max_response_length": 16, "singleton": "zero"},
         columns.with_scores,
         columns.pure(transform="strict_min", limit=16),
-        **WHOLE,
+        **TO_GO,
     ),
     Case(
         "pure",
         {"baseline": "tokens", "transform": "sum", "vr_coef": 0.5, "zero_step_ends": True, "whiten": False},
         columns.with_scores,
         columns.pure(baseline="tokens", transform="sum", vr_coef=0.5, zero_step_ends=True),
-        **(WHOLE | {"shift": True}),
+        zero_when_equal=False,
     ),
     Case(
         "pure",
         {"baseline": "steps", "temperature": 1.0, "kl_coef": 0.1, "kl_estimator": "k1", "whiten": False},
         lambda r: columns.with_scores(with_log_probs(r)),
         columns.pure(baseline="steps", temperature=1.0, kl_coef=0.1),
-        **(WHOLE | {"shift": True}),
+        zero_when_equal=False,
     ),
     Case(
         "gigpo",

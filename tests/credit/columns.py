@@ -121,13 +121,13 @@ def pure(**settings: float | str | bool) -> Naive:
 
 
 def gigpo(mode: str, eps: float, step_weight: float) -> Naive:
-    """The naive loop with these settings; an episode is one step, rewarded with the outcome of its trained tokens."""
+    """The naive loop with these settings; an episode is one step, rewarded with the outcome."""
 
     def advantages(world: Flat) -> list[list[float]]:
-        rewards = [[r if any(row) else 0.0] for r, row in zip(world.rewards, world.trained, strict=True)]
-        ones = [[0.0]] * len(rewards)
+        rewards = [[r] for r in world.rewards]
+        nought = [[0.0]] * len(rewards)
         _, whole, within = anchors.gigpo(
-            rewards, [[state_of(i)] for i in world.ids], world.groups, ones, ones, mode=mode, eps=eps,
+            rewards, [[state_of(i)] for i in world.ids], world.groups, nought, nought, mode=mode, eps=eps,
             episode_stats="trajectory",
         )  # fmt: skip
         per_episode = [a[0] + step_weight * b[0] for a, b in zip(whole, within, strict=True)]

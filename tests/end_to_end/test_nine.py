@@ -50,7 +50,7 @@ NINE: dict[str, dict[str, Any]] = {
     "gigpo": {"credit": "gigpo", **AGENT},
     "oprl": {"credit": "oprl", "learners": ("implicit_prm(learning_rate=1e-3)",), **AGENT},
     "attention_rhythm": {
-        "credit": "attention_rhythm",
+        "credit": "attention_rhythm(window=2, fai_low=1, fai_high=3)",
         "annotators": ("attention_rhythm(window=2, fai_low=1, fai_high=3)",),
     },
 }

@@ -127,7 +127,7 @@ def pure(
                 counts = [max(sum(bool(p) for p in episodes[k].places()), 1) for k in rest]
                 b = mean([math.fsum(process[k]) / n for k, n in zip(rest, counts, strict=True)])
                 lowered = [r - b for r in process[i]]
-            expected = mean([episodes[k].verified if lengths[k] else 0.0 for k in rest])
+            expected = mean([episodes[k].verified for k in rest])
             row = tokens_of(i, lowered, vr_coef * (e.verified - expected))
         result.append([a if train else 0.0 for a, train in zip(row, e.trained, strict=True)])
     if whitened and any(any(mask) for mask in live):

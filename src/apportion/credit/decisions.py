@@ -10,28 +10,47 @@ from torch import Tensor
 
 from apportion.credit.algebra import Work
 from apportion.errors import InputError
-from apportion.rollouts import Steps
+from apportion.rollouts import Rollouts, Steps
 
 
 def step_rewards(work: Work, component: str, table: Steps) -> Tensor:
-    """A reward as rewards of decisions ``[T]``: one above them stands on its last trained token, one below is summed.
+    """A reward as rewards of decisions ``[T]``.
+
+    One above them is the last decision's; one below belongs to the decision it ends in, or that it follows.
 
     Raises:
-        InputError: some of it would lie on tokens of no decision.
+        InputError: some of it comes before the first decision of its episode.
     """
-    reward = work.rewards[component]
+    reward, rollouts = work.rewards[component], work.rollouts
+    values = torch.where(reward.scored, reward.values, 0.0)
+    values = values.sum(1) if values.dim() == 2 else values
     if reward.level == table.level:
-        values = torch.where(reward.scored, reward.values, 0.0)
-        return values.sum(1) if values.dim() == 2 else values
-    values, step = work.down(component), table.step_of_token
-    outside = (step < 0) & (values != 0)
-    if bool(outside.any()):
+        return values
+    result = values.new_zeros(len(table))
+    if reward.level == "episode":
+        acted = table.offsets.diff() > 0
+        result[table.offsets[1:][acted] - 1] = values[acted]
+        return result
+    after, episode = _ends(rollouts, reward.level)
+    # The decision that begins last among those that begin before the reward ends.
+    step = torch.searchsorted(table.starts, after - 1, right=True) - 1
+    same = (step >= 0) & (table.episode[step.clamp(min=0)] == episode)
+    lost = ~same & (values != 0)
+    if bool(lost.any()):
         raise InputError(
-            f"reward {component!r} lies on {int(outside.sum())} tokens outside every {table.level}, expected rewards "
-            f"of decisions: give it one a {table.level}."
+            f"{int(lost.sum())} rewards {component!r} come before the first {table.level} of their episode, expected "
+            f"rewards of decisions: give one a {table.level}."
         )
-    inside = step >= 0
-    return values.new_zeros(len(table)).index_add_(0, step[inside], values[inside])
+    return result.index_add_(0, step[same], values[same])
+
+
+def _ends(rollouts: Rollouts, level: str) -> tuple[Tensor, Tensor]:
+    """One past the last token of every row of a level below the episode, and the row's episode."""
+    if level == "token":
+        return torch.arange(1, rollouts.n_tokens + 1, device=rollouts.device), rollouts.episode_of_token
+    if level == "response":
+        return rollouts.token_offsets[1:], rollouts.episode_of_response
+    return rollouts.spans[level].ends, rollouts.episode_of_response[rollouts.response_of_span[level]]
 
 
 def trained_sizes(table: Steps) -> Tensor:

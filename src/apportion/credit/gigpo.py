@@ -56,7 +56,7 @@ def gigpo(
         similarity: two states are the same if their texts' ``difflib`` ratio to the first of them is at least this, in
             (0, 1); attempts are then read in order. None: if they are equal.
         per: what gamma counts: a ``step``, or every trained ``token`` of the step it passes.
-        component: the reward of steps; one above the step stands on its last trained token, one below is summed.
+        component: the reward of steps; one above them is the last step's, one below is summed.
         singleton: a group of one attempt gets ``zero``, its ``raw`` score and the comparison within its own states, or
             is an ``error``.
 

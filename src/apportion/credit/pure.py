@@ -177,20 +177,18 @@ def pure(
         def others(values_E: Tensor) -> Tensor:
             return statistics(values_E, group, leave_one_out=True).mean
 
-        outcome_n = length_E.new_zeros(len(tokens))
-        if verifiable is not None:
-            outcome_n = vr_coef * work.down(verifiable)[tokens]
+        outcome_E = torch.zeros_like(length_E) if verifiable is None else vr_coef * work.up(verifiable)
         if baseline != "max_len":
             work = _lowered(work, component, baseline, length_E, others)
-        reward_n = work.down(component)[tokens] + outcome_n
+        reward_n = work.down(component)[tokens]
         if kl_coef:
             reward_n = reward_n - kl_coef * kl_of_tokens(work, kl_estimator)[tokens]
-        return_n = reverse_discounted_sum(reward_n, offsets)
-        expected_E = others(ragged.sum_rows(outcome_n, offsets))
+        episode_n = ragged.row_of(offsets)
+        return_n = reverse_discounted_sum(reward_n, offsets) + outcome_E[episode_n]
+        expected_E = others(outcome_E)
         if baseline == "max_len":
             expected_E = others(ragged.sum_rows(return_n, offsets)) / max(limit, 1)
 
-        episode_n = ragged.row_of(offsets)
         live = ~without_others(work, singleton)[episode_n]
         result_n = torch.where(live, return_n - expected_E[episode_n], 0.0)
         if whiten and bool(live.any()):

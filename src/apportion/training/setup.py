@@ -164,7 +164,7 @@ def set_up(config: TrainConfig) -> Parts:
         method,
         learner,
         others,
-        _wanted(config, method, [learner, *others], made),
+        _wanted(config, method, [learner, *others], made, policy.provides),
     )
 
 
@@ -176,7 +176,11 @@ def seed_everything(seed: int) -> None:
 
 
 def _wanted(
-    config: TrainConfig, method: Stage, learners: Sequence[Learner], made_elsewhere: Sequence[str]
+    config: TrainConfig,
+    method: Stage,
+    learners: Sequence[Learner],
+    made_elsewhere: Sequence[str],
+    provides: Sequence[str],
 ) -> dict[str, list[str]]:
     """Statistics to measure on every batch, by the policy that makes them.
 
@@ -191,7 +195,8 @@ def _wanted(
         readers.append((f"objective {name!r}", learner.objective.needs))
     elsewhere = {name if name.startswith("reward/") else qualify(name) for name in made_elsewhere}
     needs = [name for _, names in readers for name in names if qualify(name) not in elsewhere]
-    wanted = sources_in([*needs, "log_probs/old", *(f"{name}/old" for name in config.record)])
+    asked = sources_in([*needs, "log_probs/old", *(f"{name}/old" for name in config.record)])
+    wanted = {source: [name for name in names if name in provides] for source, names in asked.items()}
     made = elsewhere | {f"token:{name}/{source}" for source, names in wanted.items() for name in names}
     made |= set(MADE_BY_SAMPLING) | {qualify(name) for name in method.makes} | {"token:credit/advantages"}
     for reader, names in readers:
