@@ -109,8 +109,10 @@ def token_dpo(world: Flat) -> list[list[float]]:
     ]
 
 
-TO_GO: dict[str, Any] = {"shift": False, "zero_when_equal": False}
-"""Laws that returns to go do not keep."""
+AT_END: dict[str, Any] = {"shift": False, "zero_when_equal": False}
+"""A reward is not compared token by token with what others earned."""
+TO_GO: dict[str, Any] = {**AT_END, "totals": False}
+"""Where in the episode a reward stands matters besides."""
 
 CASES = (
     Case("none", reference=nothing),
@@ -123,23 +125,22 @@ CASES = (
     Case("tempo", {"eps": 0.0}, reference=tempo(True, 0.0), scale=0),
     Case("tempo", {"norm_by_std": False}, reference=tempo(False, 0.0), scale=1),
     Case("token_dpo", prepare=with_log_probs, reference=token_dpo),
-    Case("gae", {"whiten": False}, columns.with_values, columns.gae(1.0, 1.0), totals=False, **TO_GO),
+    Case("gae", {"whiten": False}, columns.with_values, columns.gae(1.0, 1.0), **TO_GO),
     Case(
         "gae",
         {"gamma": 0.5, "lam": 0.25, "whiten": False},
         columns.with_values,
         columns.gae(0.5, 0.25),
-        totals=False,
         **TO_GO,
     ),
     Case("gae", {"whiten": False, "kl_coefficient": 0.1}, lambda r: columns.with_values(with_log_probs(r)), **TO_GO),
-    Case("pure", {"whiten": False}, columns.with_scores, columns.pure(), by_group=False, **TO_GO),
+    Case("pure", {"whiten": False}, columns.with_scores, columns.pure(), by_group=False, **AT_END),
     Case(
         "pure",
         {"transform": "strict_min", "whiten": False, "max_response_length": 16, "singleton": "zero"},
         columns.with_scores,
         columns.pure(transform="strict_min", limit=16),
-        **TO_GO,
+        **AT_END,
     ),
     Case(
         "pure",

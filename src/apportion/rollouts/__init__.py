@@ -8,11 +8,11 @@ from apportion.rollouts.frames import to_pandas as to_pandas
 from apportion.rollouts.interchange import read_jsonl as read_jsonl
 from apportion.rollouts.interchange import stream_jsonl as stream_jsonl
 from apportion.rollouts.interchange import write_jsonl as write_jsonl
+from apportion.rollouts.joining import join as join
 from apportion.rollouts.model import ORIGINS as ORIGINS
 from apportion.rollouts.model import Pairs as Pairs
 from apportion.rollouts.model import Rollouts as Rollouts
 from apportion.rollouts.model import Spans as Spans
-from apportion.rollouts.model import join as join
 from apportion.rollouts.padded import from_padded as from_padded
 from apportion.rollouts.padded import to_padded as to_padded
 from apportion.rollouts.stepwise import Steps as Steps
