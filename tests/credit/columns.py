@@ -40,9 +40,9 @@ def with_scores(rollouts: Rollouts) -> Rollouts:
     for start, end in zip(table.starts.tolist(), table.ends.tolist(), strict=True):
         ends = [start + e for e in cut(ids[start:end])]
         spans += zip([start, *ends], ends, strict=False)
-    bounds = torch.tensor(spans, dtype=torch.int64).reshape(-1, 2)
+    bounds = torch.tensor(spans, dtype=torch.int64).reshape(-1, 2).T.contiguous()
     scores = torch.tensor([score_of(ids[a:b]) for a, b in spans], dtype=torch.float64)
-    return rollouts.with_spans("step", bounds[:, 0], bounds[:, 1]).with_reward("prm", scores, level="step")
+    return rollouts.with_spans("step", bounds[0], bounds[1]).with_reward("prm", scores, level="step")
 
 
 def state_of(ids: list[int]) -> str:

@@ -104,5 +104,5 @@ def test_tokens_between_turns_belong_to_no_step() -> None:
     rollouts = Rollouts.from_lists([[1, 2, 3, 4]], groups=[0])
     rollouts = rollouts.with_spans("turn", torch.tensor([0, 3]), torch.tensor([1, 4]))
     assert steps(rollouts).step_of_token.tolist() == [0, -1, -1, 1]
-    with pytest.raises(MissingColumn, match=r"'turn:state_key'.*the environment records it"):
+    with pytest.raises(MissingColumn, match=r"'turn:state_key'.*an environment records it"):
         steps(rollouts).text("state_key")
