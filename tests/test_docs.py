@@ -36,15 +36,18 @@ from typing import Any
 import pytest
 
 import apportion
+from apportion.annotations import ANNOTATORS
 from apportion.cli.main import VERBS
 from apportion.cli.main import main as run_apportion
 from apportion.credit import METHODS
+from apportion.environments import ENVIRONMENTS
 from apportion.objectives import OBJECTIVES
 from apportion.objectives.aggregate import AGGREGATIONS
 from apportion.recipes import RECIPES
 from apportion.rewards import VERIFIERS
 from apportion.tasks import TASKS
 from apportion.training.config import TrainConfig
+from apportion.training.learners import LEARNERS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -217,14 +220,15 @@ def test_the_method_of_contributing_passes_what_every_method_must(tmp_path: Path
 
 def patched(text: str, change: str, name: str) -> str:
     """A file with the ``+`` lines of a change put below the line above them."""
-    anchor = ""
-    for line in change.splitlines(keepends=True):
+    lines, place = text.splitlines(), 0
+    for line in change.splitlines():
         if line.startswith("+"):
-            text = text.replace(anchor, anchor + line[1:])
+            lines.insert(place, line[1:])
         else:
-            assert text.count(line[1:]) == 1, f"{name} has {line[1:]!r} {text.count(line[1:])} times, expected once"
-        anchor = line[1:]
-    return text
+            assert lines.count(line[1:]) == 1, f"{name} has {line[1:]!r} {lines.count(line[1:])} times, expected once"
+            place = lines.index(line[1:])
+        place += 1
+    return "\n".join(lines) + "\n"
 
 
 # Names and links
@@ -329,6 +333,9 @@ MAKERS: dict[str, Callable[[], str]] = {
     "aggregations": names_of(AGGREGATIONS),
     "verifiers": names_of(VERIFIERS),
     "task sources": names_of(TASKS),
+    "environments": names_of(ENVIRONMENTS),
+    "annotators": names_of(ANNOTATORS),
+    "learners": names_of(LEARNERS),
 }
 
 

@@ -23,6 +23,11 @@ def with_values(rollouts: Rollouts) -> Rollouts:
     return rollouts.with_statistic("values/critic", value_of(rollouts.ids.double()), "critic")
 
 
+def divergence_of(token: int) -> float:
+    """k1 of the log-probs the suite makes."""
+    return -0.25 + 0.75 * token
+
+
 def cut(ids: list[int]) -> list[int]:
     """One past the last token of every step: a step ends with a 1, or with the decision."""
     return [t + 1 for t, token in enumerate(ids) if token == 1 or t + 1 == len(ids)]
@@ -84,19 +89,15 @@ def with_attention(rollouts: Rollouts) -> Rollouts:
     return with_waad.with_statistic("fai/old", fai, "attention", fai_high=100)
 
 
-def gae(gamma: float, lam: float) -> Naive:
-    """The naive loop with these settings, not whitened."""
+def gae(gamma: float, lam: float, kl_coefficient: float = 0.0) -> Naive:
+    """The naive loop with these settings, not whitened; the divergence is that of the suite's log-probs."""
 
-    def advantages(world: Flat) -> list[list[float]]:
-        rows = zip(world.ids, world.trained, world.rewards, strict=True)
-        return [
-            returns.gae(
-                returns.at_last_trained(reward, trained), [value_of(i) for i in ids], trained, gamma=gamma, lam=lam
-            )[0]
-            for ids, trained, reward in rows
-        ]
+    def of_response(ids: list[int], trained: list[bool], reward: float) -> list[float]:
+        placed = returns.at_last_trained(reward, trained)
+        rewards = [r - kl_coefficient * divergence_of(i) for r, i in zip(placed, ids, strict=True)]
+        return returns.gae(rewards, [value_of(i) for i in ids], trained, gamma=gamma, lam=lam)[0]
 
-    return advantages
+    return lambda world: [of_response(*row) for row in zip(world.ids, world.trained, world.rewards, strict=True)]
 
 
 def pure(**settings: float | str | bool) -> Naive:
@@ -110,7 +111,7 @@ def pure(**settings: float | str | bool) -> Naive:
                 cut(ids),
                 [score_of(ids[a:b]) for a, b in zip([0, *cut(ids)], cut(ids), strict=False)],
                 reward,
-                [-0.25 + 0.75 * i for i in ids],
+                [divergence_of(i) for i in ids],
             )
             for ids, trained, group, reward in zip(world.ids, world.trained, world.groups, world.rewards, strict=True)
         ]

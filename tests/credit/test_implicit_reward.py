@@ -148,6 +148,9 @@ def test_ties_go_to_the_smaller_sequence() -> None:
     uniform = [torch.full((2**d, 2), math.log(0.5), dtype=torch.float64) for d in range(3)]
     for width in (1, 2, 3, 8):
         assert beam_search(uniform, width)[0] == [0, 0, 0]
+    # Behind the smaller first token by one, and ahead by one after the second.
+    crossing = [doubles(-2, -1)[None], torch.stack([doubles(-1, -9), doubles(-2, -9)])]
+    assert beam_search(crossing, 2) == ([0, 0], -3.0)
     late = [level.clone() for level in uniform]
     late[0][0] = torch.tensor([0.4, 0.6]).log()
     assert beam_search(late, 2)[0] == [1, 0, 0]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from forked import begin, resume
 
 from apportion.cli.main import main
@@ -125,3 +126,44 @@ def test_the_quickstart_refuses_what_it_cannot_make(
     assert column in message
     assert maker in message
     assert not (tmp_path / "run").exists()
+
+
+STATEFUL = '''
+import torch
+from apportion.credit import Bias, Claim, Result, estimator
+
+
+def moving():
+    """Reward minus a moving average of rewards, annealed over training: remembers, and reads the clock."""
+
+    @estimator(
+        needs=("reward/outcome",),
+        bias=Bias(Claim.EXACT_UP_TO_SCALE, "annealed"),
+        init=lambda: {"average": torch.zeros((), dtype=torch.float64)},
+        reads_clock=True,
+    )
+    def credit(work, state, clock):
+        reward = work.up("outcome")
+        average = 0.5 * state["average"] + 0.5 * reward.mean()
+        share = 1 - clock.step / clock.total_steps
+        return Result(work.spread((reward - average) * share), state={"average": average})
+
+    return credit
+'''
+
+
+def test_the_state_of_a_method_and_the_clock_survive_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: Path
+) -> None:
+    (tmp_path / "stateful_credit.py").write_text(STATEFUL)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = replace(BASE, credit="stateful_credit:moving")
+    assert begin(tmp_path / "whole", config) == 0
+    assert begin(tmp_path / "broken", config, kill_at=("stored", 3)) == -signal.SIGKILL
+    assert resume(tmp_path / "broken") == 0
+    assert outcome(tmp_path / "broken") == outcome(tmp_path / "whole")
+    # Forgetting the average would show: without it the first step after the kill has another baseline.
+    step = RolloutStore(tmp_path / "whole/rollouts").read(4)
+    reward = step.column("episode:reward/outcome").double()
+    forgotten = (reward - 0.5 * reward.mean())[step.episode_of_token] * (1 - 3 / 5)
+    assert not bool(torch.allclose(step.column("credit/advantages").double(), forgotten))

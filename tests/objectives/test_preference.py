@@ -126,6 +126,25 @@ def test_equal_prompts_may_be_stored_twice() -> None:
             evaluated(paired([(0, 1)], reference, prompts=prompts), doubles(-1.0, -2.0, -1.0))
 
 
+def test_the_prompts_that_count_are_the_first_of_each_episode() -> None:
+    def turns(*prompts: list[int]) -> Rollouts:
+        rollouts = Rollouts.from_lists(
+            [[1]] * 8,
+            groups=[0] * 8,
+            episodes=[0, 0, 1, 1, 2, 2, 3, 3],
+            prompts=list(prompts),
+            log_probs_reference=[[-1.0]] * 8,
+        )
+        return rollouts.with_pairs(torch.tensor([0, 2]), torch.tensor([1, 3]))
+
+    now = torch.full((8,), -1.0, dtype=torch.float64)
+    fine = turns([7], [0], [7], [1], [8, 9], [2], [8, 9], [3])
+    assert evaluated(fine, now)[0].value.item() == pytest.approx(math.log(2))
+    # End to end the prompts of both sides are the same tokens, cut elsewhere.
+    with pytest.raises(InputError, match="different prompts"):
+        evaluated(turns([7, 8], [0], [7], [0], [9], [0], [8, 9], [0]), now)
+
+
 def test_bad_input() -> None:
     for beta in (0.0, -0.1, float("nan")):
         with pytest.raises(InputError, match=r"beta is .*, expected more than 0"):

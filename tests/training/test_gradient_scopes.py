@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from builders import gradients, random_rollouts, small_llama
 from torch import Tensor
 
 from apportion import credit, objectives
-from apportion.objectives import OBJECTIVES, Loss, Objective
+from apportion.objectives import OBJECTIVES, Loss, Now, Objective, Terms
 from apportion.rollouts import Rollouts
 from apportion.training.gradient import accumulate, micro_batches
 
@@ -52,7 +53,7 @@ def naive(policy: Any, objective: Objective, given: credit.Credit) -> tuple[Loss
 
 
 def batch() -> Rollouts:
-    """Three groups of four: verdicts, vocabulary means, pairs within groups, a stored group, episodes of two turns."""
+    """Three groups of four with verdicts, means over the vocabulary and pairs."""
     rollouts = random_rollouts()
     generator = torch.Generator().manual_seed(5)
     verdicts = (torch.arange(12) % 3 == 0).double()
@@ -76,6 +77,15 @@ def in_turns(rollouts: Rollouts) -> Rollouts:
     ).with_reward("outcome", torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0, 0.0]))
 
 
+def spread(now: Now, at: Mapping[str, Tensor]) -> Terms:
+    """A term with a slope through the mean over the vocabulary."""
+    drift = now["vocab_mean"] - at["vocab_mean/old"]
+    return Terms(drift**2 - 0.1 * now["log_probs"], {"drift": drift})
+
+
+SPREAD = objectives.token_objective(
+    spread, objectives.AGGREGATIONS["token_mean"](), ("vocab_mean", "log_probs"), ("vocab_mean/old",)
+)
 LABELS = "none(component='outcome')"
 CENTRED = "grpo(norm_by_std=False, singleton='raw')"
 CASES = {
@@ -86,6 +96,11 @@ CASES = {
             stored=objectives.divergence("alpha", aggregate="seq_mean_token_sum"),
         ),
         "rloo",
+        with_stored(batch()),
+    ),
+    "token, through the whole vocabulary": (
+        objectives.mix(policy=SPREAD, stored=objectives.imitation()),
+        "grpo",
         with_stored(batch()),
     ),
     "episode": (OBJECTIVES["rover"](rho=0.7, next_q_scale=0.5), CENTRED, in_turns(batch())),

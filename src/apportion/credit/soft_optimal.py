@@ -111,12 +111,12 @@ def beam_search(log_policy: Tree, width: int) -> tuple[list[int], float]:
     """
     if width < 1:
         raise InputError(f"the beam width is {width}, expected at least 1.")
-    rows = torch.zeros(1, dtype=torch.int64)
     scores = log_policy[0].new_zeros(1)
+    rows = torch.zeros(1, dtype=torch.int64, device=scores.device)
     for log_SV in log_policy:
         vocabulary = log_SV.shape[1]
         scores = (scores[:, None] + log_SV[rows]).flatten()
-        rows = (rows[:, None] * vocabulary + torch.arange(vocabulary)).flatten()
+        rows = (rows[:, None] * vocabulary + torch.arange(vocabulary, device=rows.device)).flatten()
         kept = torch.argsort(scores, descending=True, stable=True)[:width]
         kept = kept.sort()[0]  # lexicographic again, so that the next stable sort breaks ties by it
         rows, scores = rows[kept], scores[kept]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from apportion.errors import InputError
 from apportion.models.huggingface import HuggingFacePolicy
 
 PAD, EQUALS, STOP = "<pad>", "=", "."
@@ -22,11 +23,19 @@ def digit_llama(
         seed: of the initial weights.
         dtype: of the parameters.
 
+    Raises:
+        InputError: sizes that do not go together.
+
     Example:
         >>> policy = digit_llama()
         >>> policy.tokenizer("12=").input_ids
         [2, 3, 11]
     """
+    if min(hidden, layers, heads, context) < 1 or hidden % (2 * heads):
+        raise InputError(
+            f"digits has hidden={hidden}, layers={layers}, heads={heads}, context={context}: expected all at least 1 and "
+            "hidden a multiple of twice heads."
+        )
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

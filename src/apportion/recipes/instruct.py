@@ -24,6 +24,6 @@ def instruct() -> TrainConfig:
         autocast="bfloat16",
         sampling_dtype="bfloat16",
         mismatch_tolerance=0.1,
-        eval_prompts=64,
+        eval_prompts=40,
         save_every=10,
     )

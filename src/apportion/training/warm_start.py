@@ -48,6 +48,8 @@ def imitation(
     def run(
         policy: Policy, codec: Codec, tasks: Sequence[Task], seed: int, report: Callable[[int, float], None]
     ) -> None:
+        if getattr(codec, "tokenizer", None) is None:
+            raise InputError("imitation needs a policy with a tokenizer, and this one has none: leave warm_start out.")
         parameters = [p for _, p in policy.named_parameters()]
         optimiser = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
         objective, nothing = objectives.imitation(), credit.METHODS["none"]()
@@ -75,9 +77,7 @@ def imitation(
 
 
 def _demonstrations(codec: Codec, tasks: Sequence[Task], answers: Sequence[str]) -> Rollouts:
-    tokenizer: Any = getattr(codec, "tokenizer", None)
-    if tokenizer is None:
-        raise InputError("imitation needs a policy with a tokenizer, and this one has none: leave warm_start out.")
+    tokenizer: Any = codec.tokenizer
     ids = [tokenizer(answer, add_special_tokens=False).input_ids for answer in answers]
     ends = [row if row and row[-1] in codec.end_ids else [*row, codec.end_ids[0]] for row in ids]
     rollouts = Rollouts.from_lists(ends, groups=list(range(len(ids))), prompts=[codec.encode(t) for t in tasks])
