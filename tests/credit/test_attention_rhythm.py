@@ -62,10 +62,8 @@ def test_the_naive_loop_agrees_with_the_golden_file(case: Case) -> None:
         spans = [naive.head_span(m, prompt) for m in maps]
         local, far = naive.choose(spans, given.pop("head_fraction"))
         window, low, high = (given.pop(name) for name in ("window", "fai_low", "fai_high"))
-        waads, fais = (
-            [naive.waad(maps[h], prompt, window) for h in local],
-            [naive.fai(maps[h], prompt, low, high) for h in far],
-        )  # noqa: E501
+        waads = [naive.waad(maps[h], prompt, window) for h in local]
+        fais = [naive.fai(maps[h], prompt, low, high) for h in far]
         given |= {
             "waad": [sum(column) / len(local) for column in zip(*waads, strict=True)],
             "fai": [sum(column) / len(far) for column in zip(*fais, strict=True)],
@@ -206,7 +204,7 @@ def test_columns_made_with_other_settings_are_refused(settings: dict[str, Any], 
 def test_a_rhythm_asks_for_no_more_than_it_reads() -> None:
     rollouts = Rollouts.from_lists([[1, 2]], groups=[0]).with_column("fai/old", torch.tensor([0.5, 0.25]))
     assert rhythm(rollouts, rhythm="global").advantages.tolist() == [1.5, 1.0]
-    with pytest.raises(MissingColumn, match="'waad/old'"):
+    with pytest.raises(MissingColumn, match="'token:waad/old'"):
         rhythm(rollouts, rhythm="local")
     assert set(METHODS["attention_rhythm"](rhythm="local").needs) == {"reward/outcome", "waad/old"}
 

@@ -17,7 +17,7 @@ from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import ORIGINS, Rollouts, ragged
 from apportion.rollouts.model import maker_of
 from credit.cases import CASES, Case, close
-from credit.worlds import DICE, EIGHTHS, Dialogues, Flat, dialogues, flats
+from credit.worlds import DICE, EIGHTHS, Dialogues, Flat, dialogues, few, flats
 
 
 def every(promise: Callable[[Case], bool] = lambda case: True) -> pytest.MarkDecorator:
@@ -59,6 +59,7 @@ def test_every_method_is_in_the_table() -> None:
 
 
 @every(has_reference)
+@few
 @given(world=flats())
 def test_equals_the_naive_loop(case: Case, world: Flat) -> None:
     rollouts = world.rollouts()
@@ -71,6 +72,7 @@ def test_equals_the_naive_loop(case: Case, world: Flat) -> None:
 
 
 @every()
+@few
 @given(world=flats(), dice=DICE)
 def test_order_of_episodes_and_names_of_groups_do_not_matter(case: Case, world: Flat, dice: random.Random) -> None:
     prepared = case.prepare(world.rollouts())
@@ -80,6 +82,7 @@ def test_order_of_episodes_and_names_of_groups_do_not_matter(case: Case, world: 
 
 
 @every(lambda case: case.by_group)
+@few
 @given(world=flats())
 def test_groups_do_not_see_each_other(case: Case, world: Flat) -> None:
     prepared = case.prepare(world.rollouts())
@@ -90,6 +93,7 @@ def test_groups_do_not_see_each_other(case: Case, world: Flat) -> None:
 
 
 @every(lambda case: reads_outcome(case) and case.shift)
+@few
 @given(world=flats(), by=st.integers(-40, 40))
 def test_a_constant_added_to_all_rewards_changes_nothing(case: Case, world: Flat, by: int) -> None:
     shifted = case.credit(world.rollouts([r + by / 8 for r in world.rewards]))
@@ -97,6 +101,7 @@ def test_a_constant_added_to_all_rewards_changes_nothing(case: Case, world: Flat
 
 
 @every(lambda case: reads_outcome(case) and case.scale is not None)
+@few
 @given(world=flats(), factor=st.sampled_from([0.125, 3.0, 64.0]))
 def test_rewards_multiplied_by_a_constant(case: Case, world: Flat, factor: float) -> None:
     assert case.scale is not None
@@ -105,6 +110,7 @@ def test_rewards_multiplied_by_a_constant(case: Case, world: Flat, factor: float
 
 
 @every(lambda case: reads_outcome(case) and case.zero_when_equal)
+@few
 @given(world=flats(), reward=st.sampled_from([0.0, 1.0, 0.1, -0.7, 1e6 + 0.1]))
 def test_a_group_of_equal_rewards_gets_no_credit(case: Case, world: Flat, reward: float) -> None:
     credit = case.credit(world.rollouts([reward] * len(world.ids)))
@@ -112,6 +118,7 @@ def test_a_group_of_equal_rewards_gets_no_credit(case: Case, world: Flat, reward
 
 
 @every(lambda case: case.zero_sum)
+@few
 @given(world=flats(untrained=False))
 def test_one_number_an_episode_that_sums_to_zero_in_a_group(case: Case, world: Flat) -> None:
     ended = replace(world, ids=[[*row, 9] for row in world.ids], trained=[[*row, True] for row in world.trained])
@@ -125,6 +132,7 @@ def test_one_number_an_episode_that_sums_to_zero_in_a_group(case: Case, world: F
 
 
 @every(lambda case: case.stage.compares_groups)
+@few
 @given(world=flats())
 def test_a_group_of_one_gets_no_credit_and_is_counted(case: Case, world: Flat) -> None:
     alone = replace(world, groups=list(range(len(world.groups))))
@@ -137,6 +145,7 @@ def test_a_group_of_one_gets_no_credit_and_is_counted(case: Case, world: Flat) -
 
 
 @every()
+@few
 @given(world=flats(), width=st.integers(0, 3), pad=st.sampled_from([0, 1, 77]))
 def test_padding_does_not_matter(case: Case, world: Flat, width: int, pad: int) -> None:
     credit = case.credit(world.rollouts())
@@ -149,6 +158,7 @@ def test_padding_does_not_matter(case: Case, world: Flat, width: int, pad: int) 
 
 
 @every()
+@few
 @given(world=dialogues(), history=st.booleans())
 def test_one_growing_response_or_one_a_turn(case: Case, world: Dialogues, history: bool) -> None:
     growing = case.credit(world.growing())
@@ -160,6 +170,7 @@ def test_one_growing_response_or_one_a_turn(case: Case, world: Dialogues, histor
 
 
 @every()
+@few
 @given(world=dialogues())
 def test_tool_output_gets_nothing(case: Case, world: Dialogues) -> None:
     credit = case.credit(world.growing())
@@ -171,6 +182,7 @@ def test_tool_output_gets_nothing(case: Case, world: Dialogues) -> None:
 
 @every(lambda case: reads_outcome(case) and case.totals)
 @pytest.mark.parametrize("level", ["token", "turn", "response"])
+@few
 @given(world=dialogues(), dice=DICE)
 def test_rewards_at_any_level_are_summed(case: Case, level: str, world: Dialogues, dice: random.Random) -> None:
     rollouts = world.growing() if level == "turn" else world.separate(history=True)
@@ -190,6 +202,7 @@ def test_rewards_at_any_level_are_summed(case: Case, level: str, world: Dialogue
 
 
 @every(reads_outcome)
+@few
 @given(world=flats())
 def test_float32_rewards_are_computed_in_float64(case: Case, world: Flat) -> None:
     narrow = world.rollouts().with_reward("outcome", torch.tensor(world.rewards, dtype=torch.float32))
@@ -213,6 +226,7 @@ def test_the_result_has_the_log_probs_dtype(case: Case, dtype: torch.dtype) -> N
 
 
 @every()
+@few
 @given(world=flats())
 def test_the_rollouts_are_not_changed_and_the_state_goes_round(case: Case, world: Flat) -> None:
     prepared = case.prepare(world.rollouts())
@@ -253,6 +267,7 @@ def test_no_episodes_and_empty_responses(case: Case) -> None:
 
 
 @every(drops_unknown)
+@few
 @given(world=flats(), dice=DICE)
 def test_unknown_members(case: Case, world: Flat, dice: random.Random) -> None:
     unknown = torch.tensor([True, *(dice.random() < 0.4 for _ in world.ids[1:])])
@@ -309,6 +324,7 @@ def test_nothing_known_at_all(case: Case) -> None:
 
 
 @every()
+@few
 @given(world=flats(), dice=DICE)
 def test_other_origins_are_left_alone(case: Case, world: Flat, dice: random.Random) -> None:
     origins = dice.choices(ORIGINS, k=len(world.ids))

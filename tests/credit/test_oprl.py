@@ -29,9 +29,7 @@ def turns(
     **given: Any,
 ) -> Rollouts:
     """One response a turn, in one group."""
-    rollouts = Rollouts.from_lists(
-        prm, groups=[0] * len(prm), rewards=rewards, episodes=episodes, log_probs_old=old, **given
-    )
+    rollouts = Rollouts.from_lists(prm, groups=[0] * len(prm), rewards=rewards, log_probs_old=old, **given)
     return rollouts.with_column("log_probs/prm", flat(prm))
 
 
@@ -155,12 +153,12 @@ def test_a_group_of_one_attempt() -> None:
 
 def test_both_models_must_have_seen_every_trained_token() -> None:
     rollouts = Rollouts.from_lists([[1], [2]], groups=[0, 0], rewards=[1.0, 0.0], log_probs_old=[[-1.0], [-1.0]])
-    with pytest.raises(MissingColumn, match="'log_probs/prm'"):
+    with pytest.raises(MissingColumn, match="'token:log_probs/prm'"):
         oprl(rollouts)
     some = rollouts.with_column("log_probs/prm", torch.tensor([-1.0, 0.0]), torch.tensor([True, False]))
     with pytest.raises(InputError, match="oprl reads 'token:log_probs/prm' at 1 rows where it is missing"):
         oprl(some)
-    with pytest.raises(InputError, match="'log_probs/prm' has a log-probability of 0.5, expected at most 0"):
+    with pytest.raises(InputError, match=r"log_probs/prm' has a log-probability of 0\.5, expected at most 0"):
         turns([[0.5]], [[-1.0]], [1.0])
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from apportion.rollouts import Rollouts, from_padded
@@ -19,6 +20,10 @@ EIGHTHS = [n / 8 for n in range(-32, 33)]
 
 DICE = st.integers(0, 2**32).map(random.Random)
 """Random numbers of one example: hypothesis draws the seed, since drawing every number would take most of a test."""
+
+
+few = settings(max_examples=12)
+"""Examples for a test that runs for every method: a world holds several groups, so few say much."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,14 @@ class Flat:
 
 @st.composite
 def flats(draw: st.DrawFn, rewards: Sequence[float] = EIGHTHS, untrained: bool = True) -> Flat:
-    """One to eight responses in ragged, interleaved groups, of tokens so few that prefixes coincide; some empty.
+    """One to ten responses in ragged, interleaved groups, of tokens so few that prefixes coincide; some empty.
 
     Args:
         draw: given by hypothesis.
         rewards: what a world takes its one to four different rewards from.
         untrained: whether some tokens are.
     """
-    count, dice = draw(st.integers(1, 8)), draw(DICE)
+    count, dice = draw(st.integers(1, 10)), draw(DICE)
     ids = [[dice.randint(0, 1) for _ in range(dice.randint(0, 5))] for _ in range(count)]
     trained = [[not untrained or dice.random() < 0.7 for _ in row] for row in ids]
     palette = dice.sample(rewards, dice.randint(1, 4))

@@ -5,6 +5,7 @@ Usage: apportion VERB [ARGUMENTS], and apportion VERB --help for each.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: nothing left to say
         return 0
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return _refuse(f"the disk is full ({error.strerror}): make room on it and try again.")
         if error.filename is None:
             raise
         return _refuse(f"cannot use {os.fsdecode(error.filename)} ({error.strerror}): choose another place or mend it.")

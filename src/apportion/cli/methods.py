@@ -72,7 +72,7 @@ def _of_stage(stage: Stage) -> dict[str, Any]:
 
 
 def _of_objective(objective: Objective) -> dict[str, Any]:
-    return {"scope": objective.scope, "now": list(objective.now)}
+    return {"scope": objective.scope, "now": [*objective.now, *objective.watches]}
 
 
 def _makers(needs: Sequence[str]) -> list[str]:
@@ -87,9 +87,9 @@ def _makers(needs: Sequence[str]) -> list[str]:
 
 
 def _own_lines(builder: Callable[..., Any]) -> int:
-    """Lines of code of a builder and of the functions of its module that it uses, without docstrings and blanks."""
+    """Lines of code of a builder and of the functions and classes of its module that it uses, without docstrings and blanks."""
     module = ast.parse(inspect.getsource(sys.modules[builder.__module__]))
-    functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
+    functions = {n.name: n for n in module.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     used, waiting = set(), [builder.__name__]
     while waiting:
         name = waiting.pop()
@@ -99,9 +99,9 @@ def _own_lines(builder: Callable[..., Any]) -> int:
     return sum(len(_without_docstrings(functions[name]).split("\n")) for name in used)
 
 
-def _without_docstrings(function: ast.FunctionDef) -> str:
+def _without_docstrings(function: ast.FunctionDef | ast.ClassDef) -> str:
     for node in ast.walk(function):
-        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(function)
 

@@ -42,12 +42,12 @@ Factors = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]
 def _local(signal: Signals, offsets: Tensor, rule: _Rule) -> Factors:
     delta = waad_change(signal[WAAD], offsets)
     chosen = top_share(delta, offsets, rule.quantile)
-    return 1 + rule.bonus * chosen, {"delta": delta, "local_set": chosen}, {}
+    return 1 + rule.bonus * chosen.to(delta), {"delta": delta, "local_set": chosen}, {}
 
 
 def _global(signal: Signals, offsets: Tensor, rule: _Rule) -> Factors:
     chosen = top_share(signal[FAI], offsets, rule.quantile)
-    return 1 + rule.bonus * chosen, {"global_set": chosen}, {}
+    return 1 + rule.bonus * chosen.to(signal[FAI]), {"global_set": chosen}, {}
 
 
 def _coupled(signal: Signals, offsets: Tensor, rule: _Rule) -> Factors:
@@ -61,7 +61,7 @@ def _coupled(signal: Signals, offsets: Tensor, rule: _Rule) -> Factors:
     dominated = anchor & (back > 0) & (waad <= tau_waad[row]) & (peak >= tau_delta[row])
     intro = torch.zeros_like(anchor)
     intro[(torch.arange(len(back), device=back.device) - back)[dominated]] = True
-    share = (anchor & ~dominated) + (1 - rule.alpha) * dominated + rule.alpha * intro
+    share = anchor.to(waad) - rule.alpha * dominated.to(waad) + rule.alpha * intro.to(waad)
     details = {"delta": delta, "global_set": anchor, "dominated": dominated, "intro": intro}
     return 1 + rule.bonus * share, details, {"tau_waad": tau_waad, "tau_delta": tau_delta}
 

@@ -85,7 +85,7 @@ class Objective:
         needs: columns of the rollouts (``log_probs/old``) and of the credit (``credit/advantages``) it reads.
         evaluate: ``(now, rollouts, credit, clock) -> Loss``, for objectives that are not sums over tokens.
         parts: the summands of a token objective, in place of ``evaluate``.
-        watches: statistics it reports without differentiating.
+        watches: statistics it reads without differentiating.
     """
 
     scope: Scope
@@ -215,7 +215,7 @@ def add(*objectives: Objective) -> Objective:
         raise InputError("got no objectives to add, expected at least one.")
     now = tuple(dict.fromkeys(name for o in objectives for name in o.now))
     needs = tuple(dict.fromkeys(name for o in objectives for name in o.needs))
-    watches = tuple(dict.fromkeys(name for o in objectives for name in o.watches))
+    watches = tuple(dict.fromkeys(n for o in objectives for n in o.watches if n not in now))
     scope = max((o.scope for o in objectives), key=SCOPES.index)
     if scope == "token":
         return Objective("token", now, needs, parts=tuple(p for o in objectives for p in o.parts), watches=watches)

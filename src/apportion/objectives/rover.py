@@ -44,7 +44,7 @@ def regression(now: Now, rollouts: Rollouts, credit: Credit, rho: float, next_q_
     tokens = trained_tokens(credit)
     old, old_mean, advantages = (read(name, rollouts, credit)[tokens] for name in NEEDS)
     q = rho * (now["log_probs"][tokens] - old)
-    mean_q = rho * (now["vocab_mean"][tokens].detach() - old_mean)
+    mean_q = rho * (now["vocab_mean"][tokens] - old_mean)
     next_q = next_in_row(mean_q, ragged.offsets_of(count_by_episode(tokens, rollouts)))
     return Regression(tokens, q, next_q, advantages.to(q.dtype) + next_q_scale * next_q)
 
@@ -85,4 +85,4 @@ def rover(rho: float = 1.0, next_q_scale: float = 1.0) -> Objective:
         sizes = {"q_size": at.q.detach().abs().sum() / count, "next_q": at.next_q.sum() / count}
         return Loss(loss, {"q_error": loss.detach(), **sizes})
 
-    return Objective("episode", ("log_probs", "vocab_mean"), NEEDS, evaluate)
+    return Objective("episode", ("log_probs",), NEEDS, evaluate, watches=("vocab_mean",))

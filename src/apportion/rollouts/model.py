@@ -439,6 +439,8 @@ MAKERS = {
     "log_probs/behaviour": "sampling records it; stored rollouts must bring it",
     "log_probs/old": "the trainer makes it before the first update on a batch; stored rollouts must bring it",
     "log_probs/reference": "the trainer makes it when an objective or credit asks for a reference policy",
+    "entropy/": "the trainer makes it when an objective or credit asks for it",
+    "vocab_mean/": "the trainer makes it when an objective or credit asks for it",
     "log_probs/prm": "a process reward model makes it, in a run --learners implicit_prm",
     "reward/step": "an environment makes it, in a run --environment; stored rollouts may bring it",
     "reward/prm": "a process reward makes it, in a run of the quickstart --annotators partial_sums",

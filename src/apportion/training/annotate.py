@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from apportion.errors import RunStopped
 from apportion.models.policy import Policy
 from apportion.rollouts import Rollouts
 from apportion.rollouts.columns import split_name
@@ -39,9 +40,17 @@ def annotate(
         policies: by the name that goes behind the slash.
         wanted: statistics by the same names.
         max_tokens: padded tokens in one forward pass.
+
+    Raises:
+        RunStopped: a statistic is not finite.
     """
     parts = micro_batches(rollouts, max_tokens)
     for source, names in wanted.items():
         for name, values in measure(policies[source], rollouts, names, parts).items():
+            if not bool(values.isfinite().all()):
+                raise RunStopped(
+                    f"{name}/{source} is not finite at some token, so the weights have diverged: go back to an earlier "
+                    "checkpoint, with a lower learning rate."
+                )
             rollouts = rollouts.with_statistic(f"{name}/{source}", values, "trainer")
     return rollouts

@@ -93,15 +93,20 @@ def _fused(policy: Model, objective: Objective, batch: Rollouts, credit: Credit,
     shares: dict[str, Tensor] = {}
 
     def loss(now: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
-        value, metrics = bound(now, tokens)
+        watched = {name: now[name].detach() for name in objective.watches}
+        value, metrics = bound({**now, **watched}, tokens)
         values.append(value.detach())
         for name, share in metrics.items():
             shares[name] = shares[name] + share if name in shares else share
         return value
 
     for part in parts:
-        policy.accumulate(batch, part, objective.now, loss)
+        policy.accumulate(batch, part, _names(objective), loss)
     return Loss(torch.stack(values).sum() if values else torch.zeros((), device=batch.device), shares)
+
+
+def _names(objective: Objective) -> list[str]:
+    return list(dict.fromkeys([*objective.now, *objective.watches]))
 
 
 def _pushed_through(
@@ -112,7 +117,9 @@ def _pushed_through(
     parts: Sequence[Tensor],
     clock: Clock | None,
 ) -> Loss:
-    now = {name: values.requires_grad_() for name, values in measure(policy, batch, objective.now, parts).items()}
+    now = dict(measure(policy, batch, _names(objective), parts))
+    for name in objective.now:
+        now[name].requires_grad_()
     loss = objective(now, batch, credit, clock)
     if loss.value.requires_grad:
         leaves = [now[name] for name in objective.now]
@@ -123,5 +130,5 @@ def _pushed_through(
             return torch.stack([(slopes[n][tokens] * part_now[n]).sum() for n in slopes]).sum()
 
         for part in parts:
-            policy.accumulate(batch, part, objective.now, push)
+            policy.accumulate(batch, part, list(slopes), push)
     return Loss(loss.value.detach(), {name: value.detach() for name, value in loss.metrics.items()})

@@ -107,15 +107,14 @@ class Learner:
         Raises:
             RunStopped: the loss or the gradient is not finite; the parameters of the failing step are untouched.
         """
-        totals: dict[str, float] = {}
-        updates = 0
+        values: dict[str, list[float]] = {}
         for epoch in range(self.settings.epochs):
             rng = numpy_generator(self.settings.seed, self.name, "minibatches", clock.step, epoch)
             for part in split_by_groups(credit, self.settings.minibatches, rng):
-                updates += 1
                 for name, value in self._step(part, clock).items():
-                    totals[name] = totals.get(name, 0.0) + value
-        return {name: value / updates for name, value in totals.items()}
+                    values.setdefault(name, []).append(value)
+        # A metric is a mean over the minibatches that have it: one without stored rows has nothing to say of them.
+        return {name: sum(each) / len(each) for name, each in values.items()}
 
     def _step(self, credit: Credit, clock: Clock) -> dict[str, float]:
         settings = self.settings

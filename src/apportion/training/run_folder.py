@@ -56,8 +56,15 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"cannot make the folder {path} ({error.strerror}): choose another for the run.") from None
         run = RunFolder(path, config.keep_checkpoints)
-        run.write("environment.json", environment())
-        run.write_config(config)
+        try:
+            run.write("environment.json", environment())
+            run.write_config(config)
+        except OSError as error:
+            for file in path.iterdir():  # the folder was empty, so it holds what was just begun
+                file.unlink()
+            raise InputError(
+                f"cannot write to {path} ({error.strerror}): make room on the disk, or choose another for the run."
+            ) from None
         return run
 
     @staticmethod

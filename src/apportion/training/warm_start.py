@@ -76,8 +76,8 @@ def imitation(
     return run
 
 
-def _demonstrations(codec: Codec, tasks: Sequence[Task], answers: Sequence[str]) -> Rollouts:
-    tokenizer: Any = codec.tokenizer
+def _demonstrations(codec: Any, tasks: Sequence[Task], answers: Sequence[str]) -> Rollouts:
+    tokenizer = codec.tokenizer
     ids = [tokenizer(answer, add_special_tokens=False).input_ids for answer in answers]
     ends = [row if row and row[-1] in codec.end_ids else [*row, codec.end_ids[0]] for row in ids]
     rollouts = Rollouts.from_lists(ends, groups=list(range(len(ids))), prompts=[codec.encode(t) for t in tasks])
