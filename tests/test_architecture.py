@@ -75,7 +75,7 @@ def test_imports_go_one_way(path: Path) -> None:
 def test_modules_are_of_one_idea_and_say_which(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= 500
-    assert path.name == "__init__.py" and not text.strip() or ast.get_docstring(ast.parse(text))
+    assert (path.name == "__init__.py" and not text.strip()) or ast.get_docstring(ast.parse(text))
 
 
 def test_credit_and_objectives_load_nothing_heavy() -> None:

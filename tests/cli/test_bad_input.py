@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import furnish, snapshot
 
 from apportion.cli.main import main
-from places import furnish, snapshot
 
 TABULAR, DIGITS = "train tabular --run new", "train quickstart --run new"
 
@@ -121,8 +121,14 @@ TRAIN = {
     "encoder and decoder": (f"{DIGITS} --model model_t5", "is a t5 model, which is not supported"),
     "model nobody has heard of": (f"{DIGITS} --model model_unheard_of", "cannot load a model from 'model_unheard_of'"),
     "model with dropout": (f"{DIGITS} --model model_dropout", "dropout 0.1"),
-    "unknown argument of a model": (f"{DIGITS} --model 'digits(width=3)'", "unknown argument of model 'digits' 'width'"),
-    "run folder that exists": ("train tabular --run run", "run exists already and is not empty: go on with --resume run"),
+    "unknown argument of a model": (
+        f"{DIGITS} --model 'digits(width=3)'",
+        "unknown argument of model 'digits' 'width'",
+    ),
+    "run folder that exists": (
+        "train tabular --run run",
+        "run exists already and is not empty: go on with --resume run",
+    ),
     "run folder with something in it": ("train tabular --run model", "model exists already and is not empty: choose"),
     "run folder that is a file": ("train tabular --run a_file", "a_file exists already"),
     "run folder under a file": ("train tabular --run a_file/new", "choose another for the run"),
@@ -160,7 +166,10 @@ OTHERS = {
     "credit: unknown rewards, the way out": ("credit grpo unknown.jsonl", "pass --drop-unknown"),
     "credit: step alone": ("credit grpo rollouts.jsonl --step 1", "--step and --total-steps belong together"),
     "credit: total alone": ("credit grpo rollouts.jsonl --total-steps 1", "--step and --total-steps belong together"),
-    "credit: step beyond": ("credit grpo rollouts.jsonl --step 4 --total-steps 4", "--step is 4 of 4 steps, expected 0"),
+    "credit: step beyond": (
+        "credit grpo rollouts.jsonl --step 4 --total-steps 4",
+        "--step is 4 of 4 steps, expected 0",
+    ),
     "credit: step no number": ("credit grpo rollouts.jsonl --step two", "--step is 'two', expected a whole number"),
     "credit: two outputs": ("credit grpo rollouts.jsonl --json --out new.jsonl", "give one of them"),
     "credit: out exists": ("credit grpo rollouts.jsonl --out good.jsonl", "good.jsonl exists already: choose another"),
@@ -252,7 +261,9 @@ def test_a_device_that_is_not_there(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     before = snapshot(inside)
     assert main(shlex.split(f"{DIGITS} --device cuda")) == 2
-    assert_one_sentence(capsys.readouterr().err, "device is 'cuda', but torch sees no CUDA device here: use --device cpu")
+    assert_one_sentence(
+        capsys.readouterr().err, "device is 'cuda', but torch sees no CUDA device here: use --device cpu"
+    )
     assert snapshot(inside) == before
 
 
@@ -297,9 +308,7 @@ def process(arguments: str, folder: Path, **environment: str) -> subprocess.Comp
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["unknown recipe", "run folder that exists", "credit: malformed"]
-)
+@pytest.mark.parametrize("name", ["unknown recipe", "run folder that exists", "credit: malformed"])
 def test_bad_input_is_refused_by_a_real_process(name: str, place: Path) -> None:
     line, expected = (TRAIN | OTHERS)[name]
     before = snapshot(place)

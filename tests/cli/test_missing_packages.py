@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from places import lines, snapshot
 
 HERE = Path(__file__).parent
@@ -101,9 +100,9 @@ def test_every_verb_says_what_to_install_where_there_are_torch_and_numpy_only(pl
 def test_credit_in_an_environment_of_torch_and_numpy_only(place: Path) -> None:
     """A real environment: nothing but torch with its dependencies, numpy and this package can be imported."""
     import torch
+    from without import LIGHT
 
     import apportion
-    from without import LIGHT
 
     site, source = Path(torch.__file__).parents[1], Path(apportion.__file__).parents[1]
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place / "venv")], check=True)

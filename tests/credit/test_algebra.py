@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from apportion.credit import METHODS, Bias, Claim, Clock, Credit, Result, Reward
 from apportion.errors import InputError
 from apportion.rollouts import Rollouts
 from credit.cases import close
-from credit.worlds import Dialogues, Flat, dialogues, flats
+from credit.worlds import DICE, EIGHTHS, Dialogues, Flat, dialogues, flats
 
 GRPO, RLOO, TEMPO = METHODS["grpo"](), METHODS["rloo"](), METHODS["tempo"]()
 
@@ -131,9 +132,9 @@ def test_scale(world: Flat, factor: float) -> None:
     close(twice(rollouts).advantages, credit.chain(TEMPO, credit.scale(2 * factor))(rollouts).advantages, 1e-12)
 
 
-@given(world=flats(), style=st.lists(st.sampled_from([0.0, 1.0, -2.5]), min_size=8, max_size=8))
-def test_per_component_is_a_weighted_sum(world: Flat, style: list[float]) -> None:
-    styles = torch.tensor(style[: len(world.ids)], dtype=torch.float64)
+@given(world=flats(), dice=DICE)
+def test_per_component_is_a_weighted_sum(world: Flat, dice: random.Random) -> None:
+    styles = torch.tensor(dice.choices(EIGHTHS, k=len(world.ids)), dtype=torch.float64)
     rollouts = world.rollouts().with_reward("style", styles)
     method = credit.per_component(
         {"outcome": RLOO, "style": METHODS["grpo"]("style", norm_by_std=False)}, {"outcome": 2.0, "style": -0.5}

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from forked import begin, resume
 
 from apportion.cli.main import main
 from apportion.rollouts.store import RolloutStore
 from apportion.training.config import TrainConfig
+from forked import begin, resume
 
 BASE = TrainConfig(
     model="digits(hidden=16, layers=2, heads=2)",

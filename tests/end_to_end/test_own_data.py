@@ -138,7 +138,9 @@ def test_twenty_questions_in_a_file_are_enough(ending: str, inside: Path, capsys
     assert json.loads(capsys.readouterr().out)["prompts"] == 4
 
 
-def test_questions_reach_the_model_as_its_chat_template_has_them(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_questions_reach_the_model_as_its_chat_template_has_them(
+    inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     wrapped = "--instruction 'Answer with a number. {prompt}' --steps 1"
     train(f"instruct --model model --tasks my.jsonl --verifier integer --run chat {SMALL} {wrapped}", capsys)
     from transformers import AutoTokenizer
@@ -155,9 +157,7 @@ def test_files_can_be_mixed_by_weight(inside: Path, capsys: pytest.CaptureFixtur
     (inside / "doubles.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
     tasks = "--tasks 0.9*my.jsonl '0.1*doubles.jsonl' --steps 12 --prompts-per-step 8 --group-size 2 --eval-prompts 0"
     train(f"instruct --model model --verifier integer --run mixed {SMALL} {tasks}", capsys)
-    sources = [
-        name for _, r in RolloutStore(inside / "mixed/rollouts") for name in texts(r, "task_source")[::2]
-    ]
+    sources = [name for _, r in RolloutStore(inside / "mixed/rollouts") for name in texts(r, "task_source")[::2]]
     assert len(sources) == 96
     assert set(sources) == {"my", "doubles"}
     assert 2 <= sources.count("doubles") <= 22  # 9.6 expected
@@ -183,7 +183,7 @@ def assert_own(run: Path, reward: Any) -> None:
 
 
 def test_code_of_ones_own_in_the_current_folder(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train(f'{shlex.join(OWN.split(" "))} --run here', capsys)
+    train(f"{shlex.join(OWN.split(' '))} --run here", capsys)
     assert_own(inside / "here", lambda text: len(text) / 4)
 
 

@@ -193,7 +193,7 @@ def test_it_ends_by_saying_where_to_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    small = "train quickstart --run small --steps 1 --group-size 4 --eval-prompts 16".split()
+    small = ["train", "quickstart", "--run", "small", "--steps", "1", "--group-size", "4", "--eval-prompts", "16"]
     quick = "imitation(teacher='apportion.tasks.running_sum:demonstrate', max_steps=2, decay=2)"
     assert main([*small, "--tasks", "running_sum(digits=3, train=200, held_out=40)", "--warm-start", quick]) == 0
     said = capsys.readouterr().out

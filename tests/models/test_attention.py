@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from builders import small_llama
 from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.models.attention import observe_attention
+from builders import small_llama
 
 
 def test_maps_equal_those_of_eager_attention_and_the_output_is_unchanged() -> None:

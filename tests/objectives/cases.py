@@ -39,7 +39,6 @@ class Case:
             1 an episode, two groups of three with both); NaN where the rollouts do not train.
         details: columns of the credit that it needs ``[N]``, by name without ``credit/``.
         naive: its loss.
-        still: statistics in ``now`` that it reads without gradient.
         branches: it may be used on rollouts with sampling weights.
     """
 
@@ -48,7 +47,6 @@ class Case:
     prepare: Callable[[Rollouts], Rollouts] = unchanged
     details: Callable[[Rollouts], Mapping[str, Tensor]] = no_details
     naive: Naive | None = None
-    still: tuple[str, ...] = ()
     branches: bool = True
 
     def __str__(self) -> str:
@@ -63,7 +61,7 @@ class Case:
     @property
     def moved(self) -> tuple[str, ...]:
         """The statistics it has a gradient to."""
-        return tuple(name for name in self.made.now if name not in self.still)
+        return self.made.now
 
     def batch(self, seed: int, weighted: bool = False) -> Batch:
         """Something to evaluate it on."""
@@ -176,7 +174,7 @@ CASES = (
         details=returns,
         naive=of_tokens(value_term, ("now/values/critic", "values/critic", "credit/returns")),
     ),
-    Case("rover", prepare=with_vocab_mean, still=("vocab_mean",)),
+    Case("rover", prepare=with_vocab_mean),
     Case("pacs", branches=False),
     Case("pacs", {"estimator": "grpo", "reward_proxy": "mean_logprob"}, branches=False),
     Case("dpo", prepare=with_pairs, branches=False),

@@ -14,12 +14,12 @@ from typing import NamedTuple
 import pytest
 import torch
 from hypothesis import given, settings
-from strategies import assert_same
-from strategies import rollouts as any_rollouts
 
 from apportion import rollouts as package
 from apportion.errors import InputError, RunStopped
 from apportion.rollouts import Rollouts, RolloutStore, join
+from strategies import assert_same
+from strategies import rollouts as any_rollouts
 
 torch.set_num_threads(1)
 

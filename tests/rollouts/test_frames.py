@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given, settings
-from naive import plain
-from strategies import rollouts as any_rollouts
 
 from apportion.errors import InputError
 from apportion.rollouts import Rollouts, to_pandas
+from naive import plain
+from strategies import rollouts as any_rollouts
 
 torch.set_num_threads(1)
 

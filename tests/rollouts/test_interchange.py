@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from naive import entries, plain, plain_pairs
-from strategies import assert_same
 
 from apportion.errors import InputError
 from apportion.rollouts import Rollouts, join, read_jsonl, stream_jsonl, write_jsonl
+from naive import entries, plain, plain_pairs
+from strategies import assert_same
 
 torch.set_num_threads(1)
 

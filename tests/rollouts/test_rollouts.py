@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive import entries, plain, plain_pairs
-from strategies import assert_same
-from strategies import rollouts as any_rollouts
 
 from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import Column, Pairs, Rollouts, Spans, join
+from naive import entries, plain, plain_pairs
+from strategies import assert_same
+from strategies import rollouts as any_rollouts
 
 torch.set_num_threads(1)
 

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-from strategies import assert_same
 
 from apportion.errors import InputError
 from apportion.rollouts import Rollouts, RolloutStore, read_arrow, stream_arrow, write_arrow
+from strategies import assert_same
 
 torch.set_num_threads(1)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import math
 import os
 import resource
 import shlex
@@ -17,12 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from apportion.cli import train as cli
 from apportion.cli.main import main
 from apportion.credit import METHODS
 from apportion.errors import RunStopped
 from apportion.rollouts.store import RolloutStore, read
+from apportion.sampling.engine import SamplingSettings, draw
 from apportion.training.config import TrainConfig
 from apportion.training.loop import Event
 from apportion.training.run_folder import RunFolder
@@ -148,17 +151,32 @@ def test_a_policy_that_fell_apart(place: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     assert main(shlex.split(line)) == 2
     said = capsys.readouterr().err
-    assert said.startswith("apportion: the ")
+    assert said.startswith("apportion: ")
     assert said.count("\n") == 1
-    assert "not finite" in said or "is nan" in said
-    assert RunFolder(place / "run").checkpoints.newest_good() is not None
+    assert "not finite" in said
+    assert "go back to an earlier checkpoint, with a lower learning rate" in said
+    assert RunFolder(place / "run").checkpoints.newest_good() == 0
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_nothing_is_drawn_from_what_is_no_distribution(wrong: float) -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0], [0.0, wrong, 2.0]])
+    for temperature in (0.0, 1.0):
+        with pytest.raises(RunStopped, match="the policy's probabilities are not finite"):
+            draw(logits, SamplingSettings(4, temperature), torch.Generator())
+    masked = torch.tensor([[0.0, -math.inf, 2.0]])  # a token that cannot come is no fault
+    assert int(draw(masked, SamplingSettings(4), torch.Generator())[0]) in (0, 2)
 
 
 # A disk that is full for one process: no file may grow beyond a limit, set when the run reaches a point.
 
 POINTS: dict[str, tuple[str, int, str]] = {
     "storing rollouts": ("sampled", 2, "writing run/rollouts/step_000003.arrow failed (File too large)"),
-    "a line of metrics": ("stored", 2, "the disk is full: run could not be written. The checkpoints in run/checkpoints are intact"),
+    "a line of metrics": (
+        "stored",
+        2,
+        "the disk is full: run could not be written. The checkpoints in run/checkpoints are intact",
+    ),
     "the first checkpoint": ("begun", 0, "the disk is full: the checkpoint of step 0 could not be written"),
     "a later checkpoint": ("stepped", 4, "the disk is full: the checkpoint of step 4 could not be written"),
     "half a checkpoint": ("writing", 4, "the disk is full: the checkpoint of step 4 could not be written"),

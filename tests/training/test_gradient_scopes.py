@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from builders import gradients, random_rollouts, small_llama
 from torch import Tensor
 
 from apportion import credit, objectives
 from apportion.objectives import OBJECTIVES, Loss, Now, Objective, Terms
 from apportion.rollouts import Rollouts
 from apportion.training.gradient import accumulate, micro_batches
+from builders import gradients, random_rollouts, small_llama
 
 
 def random_cut(n: int, seed: int) -> list[Tensor]:
@@ -37,7 +37,7 @@ def statistics(logits: Tensor, ids: Tensor) -> dict[str, Tensor]:
 def naive(policy: Any, objective: Objective, given: credit.Credit) -> tuple[Loss, dict[str, Tensor]]:
     """One pass over every row by itself, plain autograd."""
     rollouts = given.rollouts
-    now: dict[str, list[Tensor]] = {name: [] for name in objective.now}
+    now: dict[str, list[Tensor]] = {name: [] for name in (*objective.now, *objective.watches)}
     for b in range(rollouts.n_responses):
         start, end = rollouts.token_offsets[b : b + 2].tolist()
         p = int(rollouts.prompts[b])
@@ -45,8 +45,8 @@ def naive(policy: Any, objective: Objective, given: credit.Credit) -> tuple[Loss
         row = torch.cat([prompt, rollouts.ids[start:end]])[None]
         logits = policy.model(input_ids=row, use_cache=False).logits[0, len(prompt) - 1 : -1]
         at = statistics(logits / rollouts.temperature[b], rollouts.ids[start:end])
-        for name in objective.now:
-            now[name].append(at[name])
+        for name, rows in now.items():
+            rows.append(at[name] if name in objective.now else at[name].detach())
     loss = objective({name: torch.cat(rows) for name, rows in now.items()}, rollouts, given)
     loss.value.backward()
     return Loss(loss.value.detach(), loss.metrics), gradients(policy)

@@ -121,7 +121,7 @@ def fai(attention: Tensor, prompt_length: int, low: int = 10, high: int = 100) -
     """
     response = attention[prompt_length:, prompt_length:]
     size, device = len(response), attention.device
-    ahead = torch.arange(low, min(high, size - 1) + 1, device=device)
+    ahead = torch.arange(low, max(low, min(high, size - 1) + 1), device=device)  # none in a short response
     values = []
     for place in torch.arange(size, device=device).split(BLOCK):
         reader = place[:, None] + ahead

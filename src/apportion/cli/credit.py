@@ -28,6 +28,9 @@ class Arguments:
     """Print a JSON record a response: its token advantages, masks and the method's details."""
     out: Path | None = None
     """Write the rollouts with credit columns to this file: .jsonl or .arrow."""
+    by_group: bool = False
+    """Read and credit one group at a time, for files larger than memory; a method that compares with the whole batch
+    then sees one group only."""
     drop_unknown: bool = False
     """Leave episodes whose reward is unknown out, instead of refusing them."""
     step: int | None = None
@@ -64,18 +67,19 @@ def main(argv: Sequence[str]) -> int:
         print(f"{result.rollouts.n_responses} responses with credit in {arguments.out}")
         return 0
     state: Any = None
-    responses, tokens, earning = 0, 0, 0
-    for part in stream(path):
+    responses, tokens, earning, episodes = 0, 0, 0, 0
+    for part in stream(path) if arguments.by_group else [read(path)]:
         result = credited(method, part, state, clock, unscored)
         state = result.state
         if arguments.json:
-            for record in records(result):
+            for record in records(result, episodes):
                 print(json.dumps(record))
         else:
-            for line in lines(result):
+            for line in lines(result, episodes):
                 print(line)
         responses, tokens = responses + part.n_responses, tokens + part.n_tokens
         earning += int((result.advantages != 0).sum())
+        episodes += part.n_episodes
     if not arguments.json:
         print(f"{responses} responses, {tokens} tokens, {earning} with an advantage other than 0")
     return 0
@@ -93,19 +97,26 @@ def credited(method: Stage, rollouts: Rollouts, state: Any, clock: Clock | None,
     return result
 
 
-def records(result: Credit) -> Iterator[dict[str, Any]]:
-    """A JSON record a response."""
+def _group_names(rollouts: Rollouts) -> list[str | int]:
+    """What the file calls the group of every episode."""
+    names = rollouts.columns.get("episode:group_name")
+    numbers = rollouts.group_ids.tolist()
+    return numbers if names is None else [n or i for n, i in zip(names.text, numbers, strict=True)]
+
+
+def records(result: Credit, first_episode: int = 0) -> Iterator[dict[str, Any]]:
+    """A JSON record a response; episodes are numbered from ``first_episode``."""
     rollouts = result.rollouts
     offsets = rollouts.token_offsets
     tokens = {"advantages": result.advantages, "trained": result.trained, "counted": result.counted}
     tokens |= {split_name(n)[1]: c.tensor for n, c in result.columns.items() if split_name(n)[0] == "token"}
     rows = {name: ragged.unflatten(values, offsets) for name, values in tokens.items()}
-    episodes = rollouts.episode_of_response.tolist()
+    episodes, groups = rollouts.episode_of_response.tolist(), _group_names(rollouts)
     for b in range(rollouts.n_responses):
         e = episodes[b]
         yield {
-            "group": int(rollouts.group_ids[e]),
-            "episode": e,
+            "group": groups[e],
+            "episode": first_episode + e,
             "unknown": bool(result.unknown[e]),
             **{name: values[b] for name, values in rows.items()},
             **{
@@ -116,14 +127,15 @@ def records(result: Credit) -> Iterator[dict[str, Any]]:
         }
 
 
-def lines(result: Credit) -> Iterator[str]:
+def lines(result: Credit, first_episode: int = 0) -> Iterator[str]:
     """A line a response, for people: reward, range of its advantages, and the token that got most."""
     rollouts: Rollouts = result.rollouts
+    groups = _group_names(rollouts)
     for b in range(rollouts.n_responses):
         start, end = rollouts.token_offsets[b : b + 2].tolist()
         e = int(rollouts.episode_of_response[b])
         advantages = result.advantages[start:end]
-        head = f"group {int(rollouts.group_ids[e])} episode {e}: {end - start} tokens"
+        head = f"group {groups[e]} episode {first_episode + e}: {end - start} tokens"
         if bool(result.unknown[e]):
             yield f"{head}, reward unknown, no credit"
         elif not len(advantages):

@@ -83,6 +83,8 @@ class TrainingProgress:
             f"reward {v['reward']:.3f}  accuracy {v['accuracy']:.3f}  mixed groups {v['groups_mixed']:.0%}  "
             f"{v['tokens_per_second']:.0f} tokens/s"
         )
+        if v.get("truncated", 0.0) >= 0.1:
+            figures += f"  {v['truncated']:.0%} cut short"
         self._show("training", event.step, self.steps, figures)
 
     def _on_finished(self, event: Event) -> None:

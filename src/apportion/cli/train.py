@@ -87,6 +87,11 @@ def _reopen(arguments: Arguments, recipe: str | None, words: list[str]) -> tuple
             f"a resumed run keeps its settings, and {', '.join(sorted(set(changed) - {'steps'}))} would change: only "
             "--steps may; start a new run for the rest."
         )
+    if changed and stored.decay != "constant":
+        raise InputError(
+            f"the learning rate of this run falls to 0 at step {stored.steps}, so more steps would have changed the "
+            "ones already done: begin a new run with that many steps."
+        )
     done = run.checkpoints.newest_good() or 0
     if done > asked.steps or (done == asked.steps and (run.path / "summary.json").exists()):
         raise InputError(f"{run.path} has done all its {done} steps: give a larger --steps to go on.")

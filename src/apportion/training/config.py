@@ -45,7 +45,7 @@ class TrainConfig:
     # Credit and objective
     credit: str = "grpo"
     """Credit method: a name, a name with arguments such as tempo(norm_by_std=False), or package.module:name."""
-    objective: tuple[str, ...] = ("clip(high=0.28)",)
+    objective: tuple[str, ...] = ("clip(low=0.2, high=0.28)",)
     """Objectives, summed."""
     learners: tuple[str, ...] = ()
     """Models trained beside the policy, such as critic or implicit_prm."""

@@ -214,11 +214,10 @@ class _Run:
 
     def _refuse_bad_batch(self, credit: Credit, metrics: Mapping[str, float]) -> None:
         if metrics["unknown"] > self.config.max_unscored:
-            reasons = credit.rollouts.columns["episode:reason"].text
-            example = next(r for r, u in zip(reasons, credit.unknown.tolist(), strict=True) if u)
             raise RunStopped(
-                f"{metrics['unknown']:.0%} of the responses of step {self.step + 1} have no verdict (for example: "
-                f"{example}), expected at most {self.config.max_unscored:.0%}: mend the verifier or raise max_unscored."
+                f"{metrics['unknown']:.0%} of the responses of step {self.step + 1} have an unknown reward"
+                f"{_example_of_unknown(credit)}, expected at most {self.config.max_unscored:.0%}: mend what gives the "
+                "reward or raise max_unscored."
             )
         if not metrics.get("mismatch_mean", 0.0) <= self.config.mismatch_tolerance:
             raise RunStopped(
@@ -283,6 +282,18 @@ class _Run:
         event = Event(name, self.step, values)
         for observer in self.observers:
             observer(event)
+
+
+def _example_of_unknown(credit: Credit) -> str:
+    """Why one of the outcomes is unknown, in brackets; nothing where it is another reward that is."""
+    rollouts = credit.rollouts
+    scored = rollouts.columns.get("episode:scored/outcome")
+    reasons = rollouts.columns.get("episode:reason")
+    if scored is None or reasons is None:
+        return ""
+    missing = credit.unknown & ~scored.tensor.bool()
+    said = [r for r, m in zip(reasons.text, missing.tolist(), strict=True) if m and r]
+    return f" (for example: {said[0]})" if said else ""
 
 
 class _Interruption:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import sys
@@ -100,9 +101,10 @@ class RunFolder:
         write_atomically(self.path / name, json.dumps(content, indent=2))
 
     def append(self, name: str, record: Mapping[str, Any]) -> None:
-        """Add a line to a JSON-lines file."""
+        """Add a line to a JSON-lines file; a number that does not exist (NaN) is null."""
+        whole = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         with (self.path / name).open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(whole, allow_nan=False) + "\n")
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """The whole lines of a JSON-lines file; a last line torn by a crash is left out."""
