@@ -55,7 +55,7 @@ def small_llama(dtype: str = "float32", scale: float = 2.0, tied: bool = False) 
 def random_rollouts(
     groups: int = 3, size: int = 4, seed: int = 0, holes: bool = True, dtype: str = "float64"
 ) -> Rollouts:
-    """Ragged groups with graded rewards, untrained tokens in the middle, and old log-probs near nothing in particular."""
+    """Ragged groups with graded rewards, untrained tokens in the middle, and old log-probs of no model."""
     generator = torch.Generator().manual_seed(seed)
 
     def integer(low: int, high: int) -> int:

@@ -123,7 +123,7 @@ def test_what_is_no_checkpoint_is_no_step(written: Checkpoints) -> None:
 def test_another_schema_is_refused_by_name(written: Checkpoints) -> None:
     path = written.path(4) / MANIFEST
     path.write_text(path.read_text().replace(SCHEMA, "apportion.checkpoint/7"))
-    with pytest.raises(InputError, match="has schema 'apportion.checkpoint/7', expected 'apportion.checkpoint/1'"):
+    with pytest.raises(InputError, match=r"has schema 'apportion.checkpoint/7', expected 'apportion.checkpoint/1'"):
         written.newest_good()
 
 

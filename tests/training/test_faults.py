@@ -262,7 +262,11 @@ def test_an_observer_is_told_that_the_run_ended_whatever_happened(place: Path) -
     for settings, last in (({}, "finished"), ({"verifier": "faulty:shy"}, "sampled")):
         said: list[str] = []
         with contextlib.suppress(RunStopped):
-            begin(place / last, dataclasses.replace(TABULAR, **settings), [lambda event: said.append(event.name)])
+            begin(
+                place / last,
+                dataclasses.replace(TABULAR, **settings),
+                [lambda event, said=said: said.append(event.name)],
+            )
         assert said[-1] == "ended"
         assert said.count("ended") == 1
         assert said[-2] == last

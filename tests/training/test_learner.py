@@ -1,4 +1,4 @@
-"""What an update does: epochs and minibatches, the ratio, the learning rate, clipping, and a loss that is not finite."""
+"""What an update does: epochs, minibatches, the ratio, the learning rate, clipping, a loss that is not finite."""
 
 from __future__ import annotations
 

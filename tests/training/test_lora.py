@@ -117,9 +117,7 @@ def test_a_stopped_run_goes_on_to_the_same_adapters(sampling_dtype: str | None, 
         assert [line[name] for line in ours] == [line[name] for line in theirs], name
 
 
-@pytest.mark.parametrize(
-    ("targets", "message"), [("q_prox", "lora_targets is 'q_prox'"), ("q_proj,nothing", None)]
-)
+@pytest.mark.parametrize(("targets", "message"), [("q_prox", "lora_targets is 'q_prox'"), ("q_proj,nothing", None)])
 def test_targets(targets: str, message: str | None) -> None:
     from apportion.errors import InputError
 

@@ -55,7 +55,8 @@ def main(argv: Sequence[str]) -> int:
     if arguments.step is not None and arguments.total_steps is not None:
         if not 0 <= arguments.step < arguments.total_steps:
             raise InputError(
-                f"--step is {arguments.step} of {arguments.total_steps} steps, expected 0 to {arguments.total_steps - 1}."
+                f"--step is {arguments.step} of {arguments.total_steps} steps, expected 0 to "
+                f"{arguments.total_steps - 1}."
             )
         clock = Clock(arguments.step, arguments.total_steps)
     unscored = "drop" if arguments.drop_unknown else "error"

@@ -87,7 +87,7 @@ def _makers(needs: Sequence[str]) -> list[str]:
 
 
 def _own_lines(builder: Callable[..., Any]) -> int:
-    """Lines of code of a builder and of the functions and classes of its module that it uses, without docstrings and blanks."""
+    """Lines of code of a builder and of what it uses of its module, without docstrings and blanks."""
     module = ast.parse(inspect.getsource(sys.modules[builder.__module__]))
     functions = {n.name: n for n in module.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     used, waiting = set(), [builder.__name__]
@@ -123,8 +123,9 @@ def markdown(rows: Sequence[dict[str, Any]]) -> list[str]:
         lines.append(_row([*cells, _names(row["makers"]), row["lines"], row["source"]]))
     lines += [
         "",
-        "*needs*: columns read; *made by*: learners and annotators that make some of them, the rest comes from sampling, "
-        "verifiers, the trainer or a file. *lines*: code of the method's own functions, without docstrings and blank lines.",
+        "*needs*: columns read; *made by*: learners and annotators that make some of them, the rest comes from "
+        "sampling, verifiers, the trainer or a file. *lines*: code of the method's own functions and classes, without "
+        "docstrings and blank lines.",
     ]
     return lines
 

@@ -50,8 +50,8 @@ def observe_attention(policy: HuggingFacePolicy, ids: Tensor, layers: Collection
         policy.trunk(input_ids=ids[None], use_cache=False)
     if seen != set(layers):
         raise InputError(
-            f"the attention of layers {sorted(set(layers) - seen)} of {type(policy.model).__name__} does not go through "
-            "transformers' attention interface, so it cannot be looked at: use a model whose attention does."
+            f"the attention of layers {sorted(set(layers) - seen)} of {type(policy.model).__name__} does not go "
+            "through transformers' attention interface, so it cannot be looked at: use a model whose attention does."
         )
 
 

@@ -33,8 +33,8 @@ def digit_llama(
     """
     if min(hidden, layers, heads, context) < 1 or hidden % (2 * heads):
         raise InputError(
-            f"digits has hidden={hidden}, layers={layers}, heads={heads}, context={context}: expected all at least 1 and "
-            "hidden a multiple of twice heads."
+            f"digits has hidden={hidden}, layers={layers}, heads={heads}, context={context}: expected all at least 1 "
+            "and hidden a multiple of twice heads."
         )
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
