@@ -53,13 +53,17 @@ def parse(text: str) -> Spec:
         call = ast.parse(f"f({rest}", mode="eval").body
     except SyntaxError:
         raise InputError(f"cannot read {text!r}: expected name or name(key=value, ...).") from None
-    if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
-        raise InputError(f"cannot read {text!r}: arguments must be given as key=value.")
-    arguments = {}
+    # One call and nothing behind it: f(a=1)(b=2) would hide the first bracket.
+    single = isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+    if not isinstance(call, ast.Call) or not single or call.args or any(k.arg is None for k in call.keywords):
+        raise InputError(f"cannot read {text!r}: expected one bracket with arguments given as key=value.")
+    arguments: dict[str, Any] = {}
     for keyword in call.keywords:
+        if keyword.arg in arguments:
+            raise InputError(f"cannot read {text!r}: {keyword.arg!r} is given twice, expected each argument once.")
         try:
             arguments[str(keyword.arg)] = ast.literal_eval(keyword.value)
-        except ValueError:
+        except (ValueError, TypeError):
             raise InputError(
                 f"cannot read {keyword.arg!r} in {text!r}: values must be Python literals "
                 "such as 0.5, True, 'text' or [1, 2]."
@@ -83,12 +87,16 @@ def lookup(name: str, known: Mapping[str, Any], kind: str) -> Any:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        module = importlib.import_module(module_name)
+        module = importlib.import_module(module_name) if module_name else None
+    except (TypeError, ValueError):  # a name such as ..module, which only a package could import
+        module = None
     except ModuleNotFoundError as error:
         raise InputError(
             f"cannot import {module_name!r} for the {kind} {name!r}: no module named {error.name!r} "
             "in this environment or the current folder."
         ) from None
+    if module is None:
+        raise InputError(f"cannot import {module_name!r} for the {kind} {name!r}: expected package.module:name.")
     if not hasattr(module, attribute):
         public = [n for n in vars(module) if not n.startswith("_")]
         raise unknown_name(f"name in {module_name}", attribute, public)
@@ -111,7 +119,10 @@ def build(text: str, known: Mapping[str, Callable[..., Any]], kind: str, **defau
     builder = lookup(spec.name, known, kind)
     if not callable(builder):
         raise InputError(f"{kind} {spec.name!r} is a {type(builder).__name__}, expected something callable.")
-    parameters = inspect.signature(builder).parameters
+    try:
+        parameters = inspect.signature(builder).parameters
+    except ValueError:  # some of Python's own types have none
+        raise InputError(f"{kind} {spec.name!r} has no signature that can be read, expected a function.") from None
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for argument in spec.arguments:
         if argument not in parameters and not open_ended:

@@ -172,6 +172,7 @@ OTHERS = {
     ),
     "credit: step no number": ("credit grpo rollouts.jsonl --step two", "--step is 'two', expected a whole number"),
     "credit: two outputs": ("credit grpo rollouts.jsonl --json --out new.jsonl", "give one of them"),
+    "credit: groups into a file": ("credit grpo rollouts.jsonl --by-group --out new.jsonl", "give one of them"),
     "credit: out exists": ("credit grpo rollouts.jsonl --out good.jsonl", "good.jsonl exists already: choose another"),
     "credit: out of another kind": ("credit grpo rollouts.jsonl --out new.csv", "new.csv ends in '.csv', expected one"),
     "credit: out nowhere": ("credit grpo rollouts.jsonl --out gone/new.jsonl", "gone is not a folder that may be"),
@@ -308,7 +309,7 @@ def process(arguments: str, folder: Path, **environment: str) -> subprocess.Comp
     )
 
 
-@pytest.mark.parametrize("name", ["unknown recipe", "run folder that exists", "credit: malformed"])
+@pytest.mark.parametrize("name", ["run folder that exists", "credit: malformed"])
 def test_bad_input_is_refused_by_a_real_process(name: str, place: Path) -> None:
     line, expected = (TRAIN | OTHERS)[name]
     before = snapshot(place)

@@ -12,7 +12,7 @@ from hypothesis import given
 from torch import Tensor
 
 from apportion.credit import METHODS, Claim, Credit, Stage, Work, estimator
-from apportion.credit.attention_rhythm import medians, peak_before, top_share
+from apportion.credit.ranks import medians, peak_before, top_share
 from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import Rollouts, ragged
 from credit.cases import close
@@ -167,7 +167,7 @@ def test_the_base_may_be_named_or_made() -> None:
     close(named(rollouts).advantages, METHODS["attention_rhythm"](base=METHODS["rloo"]())(rollouts).advantages)
     assert named.needs == ("reward/outcome", "waad/old", "fai/old")
     assert named.compares_groups
-    assert named.bias.claim == Claim.BIASED
+    assert (named.bias.claim, named.bias.why) == (Claim.BIASED, "tokens are weighed by attention, whatever they earned")
     assert METHODS["attention_rhythm"](base="none").covers == METHODS["none"]().covers
     with pytest.raises(InputError, match="unknown credit method 'grop'"):
         METHODS["attention_rhythm"](base="grop")

@@ -230,17 +230,14 @@ def test_the_result_has_the_log_probs_dtype(case: Case, dtype: torch.dtype) -> N
 @given(world=flats())
 def test_the_rollouts_are_not_changed_and_the_state_goes_round(case: Case, world: Flat) -> None:
     prepared = case.prepare(world.rollouts())
-    before = {name: column.tensor.clone() for name, column in prepared.columns.items() if _numbers(column.values)}
+    columns = prepared.columns.items()
+    before = {name: column.values.clone() for name, column in columns if isinstance(column.values, Tensor)}
     first = case.run(prepared, state=None)
     again = case.run(prepared, state=None)
     same_credit(again, first, atol=0)
-    close(case.run(prepared, state=first.state).advantages.isfinite().double(), torch.ones_like(first.advantages))
+    assert case.run(prepared, state=first.state).advantages.isfinite().all()
     for name, values in before.items():
         assert torch.equal(prepared.columns[name].tensor, values), name
-
-
-def _numbers(values: object) -> bool:
-    return isinstance(values, Tensor)
 
 
 @every()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apportion.credit.reduce import group_by, number_text, relative, spread_within, standardised, statistics
+from apportion.credit.reduce import Singleton, group_by, number_text, relative, spread_within, standardised, statistics
 from apportion.errors import InputError
 from credit.cases import close
 from credit.worlds import DICE
@@ -79,7 +80,7 @@ def test_no_rows() -> None:
 
 @pytest.mark.parametrize("singleton", ["zero", "raw"])
 @given(values=FLOATS, dice=DICE)
-def test_relative(singleton: str, values: list[float], dice: random.Random) -> None:
+def test_relative(singleton: Singleton, values: list[float], dice: random.Random) -> None:
     groups = numbered(dice, len(values))
     rows, group = tensor(values), torch.tensor(groups)
     plain = relative(rows, group, leave_one_out=True, singleton=singleton)
@@ -110,7 +111,7 @@ def test_a_group_of_one_as_sampled_and_one_that_lost_its_others() -> None:
 
 
 @pytest.mark.parametrize("options", [{"singleton": "none"}, {"eps": -1e-9}, {"eps": float("nan")}])
-def test_bad_options(options: dict[str, object]) -> None:
+def test_bad_options(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected"):
         relative(tensor([1.0]), torch.tensor([0]), **options)
 

@@ -95,7 +95,10 @@ def test_other_sources_than_it_began_with_are_refused() -> None:
 
 
 def test_a_run_asks_what_the_curriculum_says(tmp_path: Path) -> None:
-    tasks = ("0.5*running_sum(digits=3, train=6, held_out=0)", "0.5*running_sum(digits=2, train=4, name='short')")
+    tasks = (
+        "0.5*running_sum(digits=3, train=6, held_out=0)",
+        "0.5*running_sum(digits=2, train=4, held_out=0, name='short')",
+    )
     begin(tmp_path / "run", dataclasses.replace(DIGITS, tasks=tasks, steps=6, prompts_per_step=4, group_size=2))
     asked: dict[str, list[str]] = {}
     for _, rollouts in RolloutStore(tmp_path / "run/rollouts"):

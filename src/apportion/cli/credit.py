@@ -51,6 +51,8 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("--step and --total-steps belong together: give both or neither.")
     if arguments.json and arguments.out is not None:
         raise InputError("--json prints credit and --out writes it to a file: give one of them.")
+    if arguments.by_group and arguments.out is not None:
+        raise InputError("--by-group prints as it reads, and --out holds a whole file: give one of them.")
     clock = None
     if arguments.step is not None and arguments.total_steps is not None:
         if not 0 <= arguments.step < arguments.total_steps:

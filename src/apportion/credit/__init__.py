@@ -31,8 +31,8 @@ from apportion.credit.baselines import grpo, none, rloo
 from apportion.credit.gae import gae
 from apportion.credit.gigpo import gigpo
 from apportion.credit.implicit_reward import implicit_reward
+from apportion.credit.min_form import min_form as min_form
 from apportion.credit.oprl import oprl
-from apportion.credit.pure import min_form as min_form
 from apportion.credit.pure import pure
 from apportion.credit.shaping import kl_in_reward as kl_in_reward
 from apportion.credit.tempo import tempo

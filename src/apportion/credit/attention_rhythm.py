@@ -14,6 +14,7 @@ from torch import Tensor
 
 from apportion.credit.algebra import Bias, Claim, Result, Stage, Work, chain, modifier
 from apportion.credit.provenance import made_with
+from apportion.credit.ranks import medians, peak_before, top_share
 from apportion.credit.recursions import next_in_row, on_tokens, row_ends
 from apportion.credit.shaping import check_coefficient
 from apportion.errors import InputError, unknown_name
@@ -163,52 +164,9 @@ def attention_rhythm(
         details |= {f"{table.level}:{name}": values for name, values in of_decisions.items()}
         return Result(torch.where(counts, work.advantages * gamma_N, work.advantages), {"gamma": gamma_N, **details})
 
-    return chain(method, rhythmic)
+    return chain(method, rhythmic, bias=bias)
 
 
 def waad_change(waad: Tensor, offsets: Tensor) -> Tensor:
     """``|WAAD_t - WAAD_{t+1}|`` within every row ``[n]``; 0 at its end."""
     return torch.where(row_ends(offsets), 0.0, (waad - next_in_row(waad, offsets)).abs())
-
-
-def top_share(values: Tensor, offsets: Tensor, share: float) -> Tensor:
-    """Bool ``[n]``: the ``ceil(share T)`` largest of every row's T values, at least one; of equal ones the earlier.
-
-    Example:
-        >>> top_share(torch.tensor([1.0, 3.0, 3.0, 5.0]), torch.tensor([0, 3, 4]), 0.3).tolist()
-        [False, True, False, True]
-    """
-    count = (share * ragged.lengths_of(offsets).to(values.dtype) - 1e-12).ceil().clamp(min=1)
-    chosen = torch.zeros_like(values, dtype=torch.bool)
-    chosen[_descending(values, offsets)] = ragged.position_in_row(offsets) < count[ragged.row_of(offsets)]
-    return chosen
-
-
-def medians(values: Tensor, offsets: Tensor) -> Tensor:
-    """Median of every row ``[rows]``, of the two in the middle their mean; 0 of an empty row."""
-    ordered, length = values[_descending(values, offsets)], ragged.lengths_of(offsets)
-    result = values.new_zeros(len(length))
-    start, length = offsets[:-1][length > 0], length[length > 0]
-    result[ragged.lengths_of(offsets) > 0] = (ordered[start + length // 2] + ordered[start + (length - 1) // 2]) / 2
-    return result
-
-
-def peak_before(values: Tensor, offsets: Tensor, reach: int) -> tuple[Tensor, Tensor]:
-    """The largest of the up to ``reach`` values before every one in its row ``[n]``, and how far before it stands.
-
-    Of equal ones the nearest; -inf and 0 at the beginning of a row.
-    """
-    peak, back = torch.full_like(values, -torch.inf), torch.zeros_like(values, dtype=torch.int64)
-    place = ragged.position_in_row(offsets)
-    longest = int(ragged.lengths_of(offsets).max()) if len(values) else 0
-    for distance in range(1, min(reach, longest - 1) + 1):
-        higher = (place[distance:] >= distance) & (values[:-distance] > peak[distance:])
-        peak[distance:] = torch.where(higher, values[:-distance], peak[distance:])
-        back[distance:][higher] = distance
-    return peak, back
-
-
-def _descending(values: Tensor, offsets: Tensor) -> Tensor:
-    """The elements ``[n]`` row by row, in every row from the largest value to the smallest, equal ones in order."""
-    order = torch.argsort(values, descending=True, stable=True)
-    return order[torch.argsort(ragged.row_of(offsets)[order], stable=True)]

@@ -1,6 +1,6 @@
 """PURE: a response is worth its worst step, so a step's return is the minimum of its score and those that follow.
 
-Suffix legend: N tokens, n trained tokens, S steps, s steps with trained tokens, E episodes.
+Suffix legend: N tokens, n trained tokens, S steps, E episodes.
 """
 
 from __future__ import annotations
@@ -12,101 +12,17 @@ import torch
 from torch import Tensor
 
 from apportion.credit import recursions
-from apportion.credit.algebra import (
-    Bias,
-    Claim,
-    Result,
-    Stage,
-    Work,
-    chain,
-    estimator,
-    last_of_row,
-    row_of_token,
-    shaper,
-)
+from apportion.credit.algebra import Bias, Claim, Stage, Work, chain, estimator, last_of_row, row_of_token
 from apportion.credit.divergence import check_estimator
 from apportion.credit.members import without_others
+from apportion.credit.min_form import min_form, step_sizes
 from apportion.credit.recursions import on_tokens, reverse_discounted_sum, trained_tokens
 from apportion.credit.reduce import Singleton, check_options, statistics
 from apportion.credit.shaping import KL_NEEDS, check_coefficient, kl_of_tokens
 from apportion.errors import InputError, unknown_name
 from apportion.rollouts import ragged
 
-
-def _soft_minimum(score_s: Tensor, offsets: Tensor, temperature: float) -> Tensor:
-    row = ragged.row_of(offsets)
-    low = score_s.new_full((len(offsets) - 1,), torch.inf).scatter_reduce(0, row, score_s, "amin")[row]
-    weight = ((low - score_s) / temperature).exp()
-    return score_s * weight / ragged.sum_rows(weight, offsets)[row]
-
-
-def _minimum(score_s: Tensor, offsets: Tensor, temperature: float) -> Tensor:
-    low = recursions.reverse_running_min(score_s, offsets)
-    return low - recursions.next_in_row(low, offsets)
-
-
-def _scores(score_s: Tensor, offsets: Tensor, temperature: float) -> Tensor:
-    return score_s
-
-
-TRANSFORMS = {"approx_min": _soft_minimum, "strict_min": _minimum, "sum": _scores}
-"""From the scores of a row's steps to rewards whose sum from a step on is the step's return."""
-
 BASELINES = ("max_len", "tokens", "steps")
-
-
-def min_form(component: str = "prm", transform: str = "approx_min", temperature: float = 0.1) -> Stage:
-    """Scores of an episode's steps as rewards that sum to their minimum.
-
-        r*_j = softmax_j(-r_j / T) r_j                        approx_min: sums to min_j r_j as T goes to 0
-        r*_j = m_j - m_{j+1},   m_j = min_{l >= j} r_l        strict_min: sums to m_j from j on
-        r*_j = r_j                                            sum
-
-    over the steps that have trained tokens; others get 0.
-
-    Args:
-        component: scores, one a span of some kind.
-        transform: ``approx_min``, ``strict_min`` or ``sum``.
-        temperature: T, of ``approx_min``.
-
-    Details: ``transformed_reward`` of every span.
-
-    Raises:
-        InputError: an unknown transform, or a temperature that is not positive; when run, scores that are not one a
-            span, or an episode with trained tokens and no step.
-
-    Source: arXiv 2504.15275.
-    """
-    if transform not in TRANSFORMS:
-        raise unknown_name("transform", transform, TRANSFORMS)
-    if not temperature > 0:
-        raise InputError(f"temperature is {temperature}, expected more than 0.")
-
-    @shaper(needs=(f"reward/{component}",))
-    def transformed(work: Work) -> Result:
-        reward, lengths = work.rewards[component], ragged.lengths_of(trained_tokens(work.rollouts)[1])
-        size_S, episode_S = _steps(work, component)
-        own = size_S > 0
-        steps_E = torch.bincount(episode_S[own], minlength=work.rollouts.n_episodes)
-        if bool(((steps_E == 0) & (lengths > 0)).any()):
-            raise InputError(
-                f"an episode has no {reward.level} with trained tokens, expected at least one: segment it."
-            )
-        values = torch.zeros_like(reward.values)
-        values[own] = TRANSFORMS[transform](reward.values[own], ragged.offsets_of(steps_E), temperature)
-        return Result({component: replace(reward, values=values)}, {f"{reward.level}:transformed_reward": values})
-
-    return transformed
-
-
-def _steps(work: Work, component: str) -> tuple[Tensor, Tensor]:
-    """How many trained tokens every span has ``[S]``, and its episode ``[S]``."""
-    reward, rollouts = work.rewards[component], work.rollouts
-    if reward.level not in rollouts.spans or reward.values.dim() > 1:
-        raise InputError(f"reward {component!r} is not one number a span, expected scores of steps.")
-    row_N = row_of_token(rollouts, reward.level)
-    size_S = torch.bincount(row_N[(row_N >= 0) & rollouts.trained], minlength=len(reward.values))
-    return size_S, rollouts.episode_of_response[rollouts.response_of_span[reward.level]]
 
 
 def pure(
@@ -123,7 +39,9 @@ def pure(
     zero_step_ends: bool = False,
     singleton: Singleton = "zero",
 ) -> Stage:
-    """Min-form credit: returns of transformed step scores r*, see :func:`min_form`, against the rest of the group.
+    """Returns of step scores that sum to their minimum, against those of the group's others.
+
+    With r* the rewards that :func:`~apportion.credit.min_form.min_form` makes of the scores,
 
         u_t = [t ends step j] r*_j + [t is the last token] vr_coef v - kl_coef kl_t
         G_t = u_t + G_{t+1}
@@ -205,7 +123,7 @@ def pure(
 def _lowered(work: Work, component: str, baseline: str, length_E: Tensor, others: Callable[[Tensor], Tensor]) -> Work:
     """The work with every step's reward minus what other episodes of the group earn in such a step."""
     reward = work.rewards[component]
-    size_S, episode_S = _steps(work, component)
+    size_S, episode_S = step_sizes(work, component)
     total_E = torch.zeros_like(length_E).index_add_(0, episode_S, reward.values)
     if baseline == "tokens":
         length = others(length_E)
