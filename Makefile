@@ -1,7 +1,7 @@
 # Two commands: `make demo` trains the quickstart, `make test` runs the tests. Both install into .venv first.
 PYTHON ?= python3
 RUN := .venv/bin
-PYTEST := OMP_NUM_THREADS=1 $(RUN)/pytest -n 2
+PYTEST := OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist worksteal
 
 .PHONY: install demo test test-all test-system lint format clean
 

@@ -140,6 +140,7 @@ CASES = (
         columns.with_scores,
         columns.pure(transform="strict_min", baseline="tokens", vr_coef=0.5, zero_step_ends=True),
         zero_when_equal=False,
+        filters=True,
     ),
     Case(
         "pure",

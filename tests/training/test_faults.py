@@ -123,7 +123,9 @@ def stopped_with_progress(line: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_too_many_without_a_verdict(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = "train tabular --run run --verifier faulty:shy --steps 3"
     said = stopped(line, capsys)
-    assert "of the responses of step 1 have an unknown reward (for example: shy raised ValueError: cannot judge " in said
+    assert (
+        "of the responses of step 1 have an unknown reward (for example: shy raised ValueError: cannot judge " in said
+    )
     assert "expected at most 20%: mend what gives the reward or raise max_unscored." in said
     assert RunFolder(place / "run").checkpoints.newest_good() == 0
     failed = read(place / "run/failed_step_000001.arrow")

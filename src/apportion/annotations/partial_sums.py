@@ -26,7 +26,10 @@ def partial_sums() -> Annotator:
         starts, scores, known = [], [], []
         offsets = rollouts.token_offsets.tolist()
         for b, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
-            for i, score in enumerate(_scores(prompt or "", text or "")[: offsets[b + 1] - offsets[b]]):
+            length = offsets[b + 1] - offsets[b]
+            # A token without text is a step that nobody can score.
+            scores_of_text = _scores(prompt or "", text or "")
+            for i, score in enumerate((scores_of_text + [None] * length)[:length]):
                 starts.append(offsets[b] + i)
                 scores.append(score or 0.0)
                 known.append(score is not None)

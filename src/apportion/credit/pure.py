@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from apportion.credit import recursions
-from apportion.credit.algebra import Bias, Claim, Stage, Work, chain, estimator, last_of_row, row_of_token
+from apportion.credit.algebra import Bias, Claim, Stage, Work, chain, estimator, last_of_row, row_of_token, token_filter
 from apportion.credit.divergence import check_estimator
 from apportion.credit.members import without_others
 from apportion.credit.min_form import min_form, step_sizes
@@ -62,7 +62,7 @@ def pure(
         kl_coef: of the divergence from the reference policy; 0: log-probs are not read.
         kl_estimator: how that is estimated.
         whiten: over the batch's trained tokens.
-        zero_step_ends: no advantage at the last token of a step.
+        zero_step_ends: no loss at the last token of a step, which still counts in normalisers.
         singleton: a group of one gets ``zero``, its ``raw`` returns, or is an ``error``.
 
     Details: ``transformed_reward`` of every step.
@@ -112,12 +112,21 @@ def pure(
         if whiten and bool(live.any()):
             result_n[live] = recursions.whiten(result_n[live])
         result_N = on_tokens(result_n, tokens, rollouts.n_tokens)
-        if zero_step_ends:
-            row_N = row_of_token(rollouts, work.rewards[component].level)
-            result_N[last_of_row(row_N, (row_N >= 0) & rollouts.trained)] = 0.0
         return result_N
 
-    return chain(min_form(component, transform, temperature), against_others)
+    filters = [_without_step_ends(component)] if zero_step_ends else []
+    return chain(min_form(component, transform, temperature), against_others, *filters)
+
+
+def _without_step_ends(component: str) -> Stage:
+    """No loss at the last token of a step, a separator that any step ends with; it still counts in normalisers."""
+
+    @token_filter(needs=(f"reward/{component}",), bias=Bias(Claim.BIASED, "the choice to end a step is not trained"))
+    def inside_steps(work: Work) -> tuple[Tensor, Tensor]:
+        row_N = row_of_token(work.rollouts, work.rewards[component].level)
+        return work.trained & ~last_of_row(row_N, (row_N >= 0) & work.rollouts.trained), work.counted
+
+    return inside_steps
 
 
 def _lowered(work: Work, component: str, baseline: str, length_E: Tensor, others: Callable[[Tensor], Tensor]) -> Work:

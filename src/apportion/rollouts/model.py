@@ -348,7 +348,7 @@ class Rollouts:
         """Spans of one kind added; columns of that kind come after."""
         if kind in FIXED_LEVELS:
             raise InputError(f"{kind!r} is a level of its own, expected another name for a kind of span.")
-        return replace(self, spans={**self.spans, kind: Spans(starts, ends)})
+        return replace(self, spans={**self.spans, kind: Spans(starts.contiguous(), ends.contiguous())})
 
     def with_groups(self, group_ids: Tensor) -> Rollouts:
         """The same episodes in other groups ``[E]``."""
