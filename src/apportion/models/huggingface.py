@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,9 @@ class HuggingFacePolicy(TrunkModel):
         return from_logits(logits, rollouts.ids[tokens], temperature, names)
 
     def save(self, folder: Path) -> None:
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        self.model.save_pretrained(folder, max_shard_size="1000GB")  # one file: load_weights reads one
-        self.tokenizer.save_pretrained(folder)
+        with _quietly():
+            self.model.save_pretrained(folder, max_shard_size="1000GB")  # one file: load_weights reads one
+            self.tokenizer.save_pretrained(folder)
 
     def load_weights(self, folder: Path) -> None:
         from safetensors.torch import load_file
@@ -166,41 +165,56 @@ def load(
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     if os.path.isdir(path) and not os.path.exists(os.path.join(path, "config.json")):
         raise InputError(f"{path} has no config.json, expected a Hugging Face model folder: save the model there.")
     if not os.path.isdir(path) and (os.path.isabs(path) or os.path.exists(path) or str(path).startswith(".")):
         raise InputError(f"there is no model folder {str(path)!r}: give a folder with a model, or a name.")
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"cannot load a model from {str(path)!r} ({_first_line(error)}): give a folder with a model, or a name."
-        ) from None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"{str(path)!r} has no tokenizer that can be loaded ({_first_line(error)}): save the tokenizer into the "
-            "same folder."
-        ) from None
-    if not len(tokenizer):
-        raise InputError(f"{str(path)!r} has no tokenizer: save the tokenizer into the same folder.")
-    try:
-        model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=DTYPES[dtype])
-    except ValueError as error:
-        raise InputError(
-            f"{str(path)!r} is a {config.model_type} model, which is not supported: choose a causal language model "
-            f"({_first_line(error)})."
-        ) from None
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"the weights in {str(path)!r} cannot be loaded ({_first_line(error)}): save the model anew."
-        ) from None
+    with _quietly():
+        try:
+            config = AutoConfig.from_pretrained(path)
+        except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+            raise InputError(
+                f"cannot load a model from {str(path)!r} ({_first_line(error)}): give a folder with a model, or a name."
+            ) from None
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path)
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"{str(path)!r} has no tokenizer that can be loaded ({_first_line(error)}): save the tokenizer into "
+                "the same folder."
+            ) from None
+        if not len(tokenizer):
+            raise InputError(f"{str(path)!r} has no tokenizer: save the tokenizer into the same folder.")
+        try:
+            model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=DTYPES[dtype])
+        except ValueError as error:
+            raise InputError(
+                f"{str(path)!r} is a {config.model_type} model, which is not supported: choose a causal language model "
+                f"({_first_line(error)})."
+            ) from None
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise InputError(
+                f"the weights in {str(path)!r} cannot be loaded ({_first_line(error)}): save the model anew."
+            ) from None
     model.to(device).eval()
     return HuggingFacePolicy(model, tokenizer, None if autocast is None else DTYPES[autocast])
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without transformers' bars and warnings: what is wrong is said in one sentence of our own."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

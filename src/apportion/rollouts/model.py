@@ -124,6 +124,10 @@ class Rollouts:
             component: name of the reward.
             **token_columns: further token columns; ``log_probs_old`` becomes ``log_probs/old``.
         """
+        if any(not isinstance(token, int) for row in ids for token in row):
+            raise InputError("ids holds something that is not an integer, expected token ids.")
+        if trained is not None and any(flag not in (0, 1) for row in trained for flag in row):
+            raise InputError("trained has values other than 0 and 1, expected 1 where a token may carry loss.")
         flat, offsets = ragged.flatten(ids, torch.int64)
         prompt_rows = prompts if prompts is not None else [[] for _ in ids]
         prompt_ids, prompt_offsets = ragged.flatten(prompt_rows, torch.int64)
