@@ -167,3 +167,9 @@ def test_the_state_of_a_method_and_the_clock_survive_a_kill(
     reward = step.column("episode:reward/outcome").double()
     forgotten = (reward - 0.5 * reward.mean())[step.episode_of_token] * (1 - 3 / 5)
     assert not bool(torch.allclose(step.column("credit/advantages").double(), forgotten))
+
+
+def test_a_learner_cloned_from_the_policy_begins_after_the_warm_start(tmp_path: Path) -> None:
+    assert begin(tmp_path / "run", replace(BASE, learners=("implicit_prm",), steps=1)) == 0
+    first = tmp_path / "run/checkpoints/step_000000"
+    assert (first / "learners/prm/model.safetensors").read_bytes() == (first / "model/model.safetensors").read_bytes()

@@ -81,6 +81,15 @@ def test_special_tokens_are_not_added_to_a_template(chat: Any) -> None:
     assert ids.count(0) == 1
 
 
+def test_a_tokenizer_that_begins_texts_with_a_token_does_so_without_a_template_only(tmp_path: Path) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = load(save_own_model(tmp_path)).tokenizer
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<|system|> $A", special_tokens=[("<|system|>", 3)])
+    assert read(tokenizer, QUESTION) == "<|user|>1 + 1?<|end|><|assistant|>"
+    assert read(tokenizer, QUESTION, chat=False) == "<|system|>1 + 1?"
+
+
 @given(st.text(max_size=20))
 def test_responses_are_read_as_they_were_written(text: str) -> None:
     tokenizer = _byte_level()

@@ -10,22 +10,28 @@ import torch
 
 from apportion import objectives
 from apportion.models.critic import Critic, critic_for
+from apportion.objectives import Objective
 from apportion.rollouts import Rollouts
 from apportion.training.gradient import micro_batches
 from apportion.training.learner import Learner, UpdateSettings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LearnerFactory:
-    """Makes a learner once the policy and its settings are known.
+    """Makes a learner out of the policy, once that is ready: a model that starts from the policy's weights must not
+    start from what they were before the warm start.
 
     Attributes:
+        name: of the learner.
+        objective: what it will minimise.
+        makes: full names of the columns it will make.
         make: ``(policy, settings of the policy's updates) -> learner``.
-        makes: full names of the columns the learner will make.
     """
 
-    make: Callable[[Any, UpdateSettings], Learner]
+    name: str
+    objective: Objective
     makes: tuple[str, ...]
+    make: Callable[[Any, UpdateSettings], Learner]
 
 
 class CriticLearner(Learner):
@@ -54,16 +60,13 @@ def critic(learning_rate: float = 1e-3, clip: float = 0.5, head: str = "critic")
         head: name of the value head; makes ``values/<head>`` and ``response:values_end/<head>``.
     """
 
-    def make(policy: Any, settings: UpdateSettings) -> Learner:
-        return CriticLearner(
-            head,
-            critic_for(policy, head),
-            objectives.OBJECTIVES["value"](clip=clip, head=head),
-            settings.at(learning_rate),
-            makes={f"values/{head}": f"values/{head}"},
-        )
+    objective = objectives.OBJECTIVES["value"](clip=clip, head=head)
 
-    return LearnerFactory(make, (f"values/{head}", f"response:values_end/{head}"))
+    def make(policy: Any, settings: UpdateSettings) -> Learner:
+        makes = {f"values/{head}": f"values/{head}"}
+        return CriticLearner(head, critic_for(policy, head), objective, settings.at(learning_rate), makes)
+
+    return LearnerFactory(head, objective, (f"values/{head}", f"response:values_end/{head}"), make)
 
 
 def implicit_prm(
@@ -80,13 +83,12 @@ def implicit_prm(
         threshold: episodes rewarded more than this are successes.
     """
 
-    def make(policy: Any, settings: UpdateSettings) -> Learner:
-        objective = objectives.OBJECTIVES["implicit_prm"](beta=beta, traj_score=traj_score, threshold=threshold)
-        return Learner(
-            "prm", policy.clone(), objective, settings.at(learning_rate), makes={"log_probs/prm": "log_probs"}
-        )
+    objective = objectives.OBJECTIVES["implicit_prm"](beta=beta, traj_score=traj_score, threshold=threshold)
 
-    return LearnerFactory(make, ("log_probs/prm",))
+    def make(policy: Any, settings: UpdateSettings) -> Learner:
+        return Learner("prm", policy.clone(), objective, settings.at(learning_rate), {"log_probs/prm": "log_probs"})
+
+    return LearnerFactory("prm", objective, ("log_probs/prm",), make)
 
 
 LEARNERS: dict[str, Callable[..., LearnerFactory]] = {"critic": critic, "implicit_prm": implicit_prm}

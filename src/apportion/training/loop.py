@@ -26,7 +26,7 @@ from apportion.rollouts import Rollouts, join
 from apportion.rollouts.store import write
 from apportion.training.annotate import annotate
 from apportion.training.checkpoints import MODEL, is_disk_full
-from apportion.training.learner import Learner
+from apportion.training.learner import Learner, UpdateSettings
 from apportion.training.metrics import batch_metrics
 from apportion.training.run_folder import RunFolder
 from apportion.training.seeds import derive, torch_generator
@@ -92,6 +92,7 @@ class _Run:
         self.step = 0
         self.seconds = 0.0
         self.reference: Policy | None = None
+        self.learners: tuple[Learner, ...] = (parts.learner,)
 
     def go(self, interruption: _Interruption) -> dict[str, Any] | None:
         self._begin()
@@ -122,6 +123,7 @@ class _Run:
             if self.config.warm_start is not None:
                 self._warm_start(self.config.warm_start)
             self._prepare_reference()
+            self._make_learners()
             self.parts.collect.engine.refresh()
             self._evaluate()
             self.seconds = time.monotonic() - began
@@ -130,6 +132,7 @@ class _Run:
         state = self.run.checkpoints.read(newest)
         self.parts.policy.load_weights(self.run.checkpoints.model(0))
         self._prepare_reference()
+        self._make_learners()
         for name, learner in self._models().items():
             learner.model.load_weights(self.run.checkpoints.model(newest, name))
             learner.restore(state["learners"][learner.name])
@@ -145,6 +148,11 @@ class _Run:
     def _prepare_reference(self) -> None:
         if "reference" in self.parts.wanted:
             self.reference = self.parts.policy.frozen_copy()
+
+    def _make_learners(self) -> None:
+        settings = UpdateSettings.of(self.config)
+        others = [other.make(self.parts.policy, settings) for other in self.parts.others]
+        self.learners = (self.parts.learner, *others)
 
     def _warm_start(self, spec: str) -> None:
         warm_start = registry.build(spec, WARM_STARTS, "warm start")
@@ -165,7 +173,7 @@ class _Run:
         try:
             self._refuse_bad_batch(credit, metrics)
             self.tell("credited")
-            for learner in parts.learners:
+            for learner in self.learners:
                 if learner.order == "after":
                     metrics |= self._update(learner, credit, clock)
         except RunStopped as stop:
@@ -200,7 +208,7 @@ class _Run:
         rollouts = annotate(rollouts, models, parts.wanted, self.config.micro_batch_tokens)
         for annotator in parts.annotators:
             rollouts = annotator.apply(rollouts, parts.policy)
-        for learner in parts.others:
+        for learner in self.learners[1:]:
             if learner.order == "before":
                 metrics |= self._update(learner, none()(rollouts), clock)
             rollouts = learner.annotate(rollouts)
@@ -250,7 +258,7 @@ class _Run:
         state = {
             "step": self.step,
             "seconds": self.seconds,
-            "learners": {learner.name: learner.state() for learner in self.parts.learners},
+            "learners": {learner.name: learner.state() for learner in self.learners},
             "curriculum": self.parts.curriculum.state(),
             "stored": None if self.parts.stored is None else self.parts.stored.state(),
             "credit": self.credit_state,
@@ -261,8 +269,8 @@ class _Run:
 
     def _models(self) -> dict[str, Learner]:
         """What learns, by the folder of its weights in a checkpoint."""
-        others = {f"learners/{learner.name}": learner for learner in self.parts.others}
-        return {MODEL: self.parts.learner, **others}
+        others = {f"learners/{learner.name}": learner for learner in self.learners[1:]}
+        return {MODEL: self.learners[0], **others}
 
     def _finish(self) -> dict[str, Any]:
         evaluations = self.run.lines("evaluations.jsonl")

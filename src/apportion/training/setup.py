@@ -20,6 +20,7 @@ from apportion.models import build_policy
 from apportion.models.codec import Codec
 from apportion.models.huggingface import HuggingFacePolicy
 from apportion.models.policy import Policy
+from apportion.objectives import Objective
 from apportion.rewards import build_verifier
 from apportion.rewards.collect import AnswerCollector, Collector, EpisodeCollector
 from apportion.rollouts.columns import qualify
@@ -31,7 +32,7 @@ from apportion.training.annotate import sources_in
 from apportion.training.checks import check_device, check_placed, check_prompts, check_recorded, check_store
 from apportion.training.config import TrainConfig
 from apportion.training.learner import Learner, UpdateSettings
-from apportion.training.learners import LEARNERS
+from apportion.training.learners import LEARNERS, LearnerFactory
 from apportion.training.seeds import derive
 from apportion.training.stored import StoredRollouts
 from apportion.training.warm_start import WARM_STARTS
@@ -69,7 +70,7 @@ class Parts:
         annotators: makers of columns.
         method: who earned the reward.
         learner: the policy with its objective and optimiser.
-        others: models trained beside it.
+        others: makers of the models trained beside it.
         wanted: statistics to measure on every batch, by the policy that makes them.
     """
 
@@ -84,13 +85,8 @@ class Parts:
     annotators: tuple[Annotator, ...]
     method: Stage
     learner: Learner
-    others: tuple[Learner, ...]
+    others: tuple[LearnerFactory, ...]
     wanted: dict[str, list[str]]
-
-    @property
-    def learners(self) -> tuple[Learner, ...]:
-        """All that learns, the policy first."""
-        return (self.learner, *self.others)
 
 
 def set_up(config: TrainConfig) -> Parts:
@@ -110,7 +106,7 @@ def set_up(config: TrainConfig) -> Parts:
     objective = objectives.build(*config.objective)
     _refuse_groups_of_one(config, method)
     annotators = tuple(registry.build(spec, ANNOTATORS, "annotator") for spec in config.annotators)
-    factories = [registry.build(spec, LEARNERS, "learner") for spec in config.learners]
+    others = tuple(registry.build(spec, LEARNERS, "learner") for spec in config.learners)
     stored = None
     if config.rollouts is not None:
         stored = StoredRollouts(config.rollouts, config.rollouts_per_step, derive(config.seed, "stored"))
@@ -146,9 +142,8 @@ def set_up(config: TrainConfig) -> Parts:
 
     settings = UpdateSettings.of(config)
     learner = Learner("policy", policy, objective, settings)
-    others = tuple(factory.make(policy, settings) for factory in factories)
     made = [name for annotator in annotators for name in annotator.makes]
-    made += [name for factory in factories for name in factory.makes]
+    made += [name for other in others for name in other.makes]
     made += MADE_BY_ENVIRONMENTS if environment is not None else ()
     made += stored.columns if stored is not None else ()
     return Parts(
@@ -164,7 +159,7 @@ def set_up(config: TrainConfig) -> Parts:
         method,
         learner,
         others,
-        _wanted(config, method, [learner, *others], made, policy.provides),
+        _wanted(config, method, objective, others, made, policy.provides),
     )
 
 
@@ -178,7 +173,8 @@ def seed_everything(seed: int) -> None:
 def _wanted(
     config: TrainConfig,
     method: Stage,
-    learners: Sequence[Learner],
+    objective: Objective,
+    others: Sequence[LearnerFactory],
     made_elsewhere: Sequence[str],
     provides: Sequence[str],
 ) -> dict[str, list[str]]:
@@ -190,9 +186,8 @@ def _wanted(
         MissingColumn: something is read that nothing in this run makes.
     """
     readers = [(f"credit {config.credit!r}", method.needs)]
-    for learner in learners:
-        name = " + ".join(config.objective) if learner is learners[0] else learner.name
-        readers.append((f"objective {name!r}", learner.objective.needs))
+    readers.append((f"objective {' + '.join(config.objective)!r}", objective.needs))
+    readers += [(f"learner {other.name!r}", other.objective.needs) for other in others]
     elsewhere = {name if name.startswith("reward/") else qualify(name) for name in made_elsewhere}
     needs = [name for _, names in readers for name in names if qualify(name) not in elsewhere]
     asked = sources_in([*needs, "log_probs/old", *(f"{name}/old" for name in config.record)])
