@@ -23,7 +23,9 @@ NAMES = ("step_rewards", "episode_advantages", "step_advantages")
 
 def turns(prm: list[list[float]], old: list[list[float]], rewards: list[float], **given: Any) -> Rollouts:
     """One response a turn, in one group."""
-    rollouts = Rollouts.from_lists(prm, groups=[0] * len(prm), rewards=rewards, log_probs_old=old, **given)
+    rollouts = Rollouts.from_lists(
+        [range(len(row)) for row in prm], groups=[0] * len(prm), rewards=rewards, log_probs_old=old, **given
+    )
     return rollouts.with_column("log_probs/prm", flat(prm))
 
 
