@@ -19,7 +19,9 @@ import pytest
 import torch
 from places import furnish, snapshot
 
+from apportion.cli import doctor
 from apportion.cli.main import main
+from apportion.errors import InputError, RunStopped
 
 TABULAR, DIGITS = "train tabular --run new", "train quickstart --run new"
 
@@ -291,6 +293,40 @@ def test_a_place_that_may_not_be_written_to(
     monkeypatch.setattr(Path, "mkdir", refuse)  # root, whom these tests may run as, may write anywhere
     assert main(shlex.split(TABULAR)) == 2
     assert_one_sentence(capsys.readouterr().err, "cannot make the folder new (Permission denied): choose another")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (InputError("what others say\n  may have lines:\nmend it all the same."), "say may have lines: mend it all"),
+        (RunStopped("the run stopped for a reason:\nthis one, so mend it."), "stopped for a reason: this one, so mend"),
+        (PermissionError(13, "Permission denied", "some/file"), "cannot use some/file (Permission denied): choose"),
+        (OSError(28, "No space left on device"), "the disk is full (No space left on device): make room on it"),
+        (ModuleNotFoundError("gone", name="gone.deep"), 'doctor needs gone, which is not installed: run pip install "'),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_a_verb_raises_on_purpose_is_one_line(
+    error: Exception, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(argv: object) -> int:
+        raise error
+
+    monkeypatch.setattr(doctor, "main", fail)
+    assert main(["doctor"]) == 2
+    assert_one_sentence(capsys.readouterr().err, expected)
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("a bug"), OSError("no file"), ModuleNotFoundError("x", name="apportion.x")]
+)
+def test_a_bug_is_not_called_bad_input(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(argv: object) -> int:
+        raise error
+
+    monkeypatch.setattr(doctor, "main", fail)
+    with pytest.raises(type(error)):
+        main(["doctor"])
 
 
 # What real processes do.

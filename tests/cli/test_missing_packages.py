@@ -15,9 +15,7 @@ HERE = Path(__file__).parent
 INSTALL = 'run pip install "apportion[train]".'
 
 CASES = {
-    "tyro": ("credit grpo rollouts.jsonl", "tyro"),
     "pyarrow": ("train tabular --run new", "pyarrow"),
-    "transformers": ("train quickstart --run new", "transformers"),
     "peft": ("train quickstart --run new --lora-rank 2", "peft"),
     "reasoning_gym": ("train quickstart --run new --tasks chain_sum", "reasoning-gym"),
 }

@@ -138,3 +138,21 @@ def test_the_teacher_is_looked_up_before_anything_else() -> None:
     with pytest.raises(InputError, match="unknown teacher"):
         imitation(teacher="teacher")
     assert demonstrate("111=0", np.random.default_rng(0)) == solve("111=0")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch": 0}, "imitation has batch=0, expected a whole number from 1"),
+        ({"decay": "x"}, "imitation has decay='x', expected a whole number from 1"),
+        ({"max_steps": -1}, "imitation has max_steps=-1, expected a whole number from 0"),
+        ({"learning_rate": -1.0}, "imitation has learning_rate=-1.0, expected a finite number from 0"),
+        ({"target": "low"}, "imitation has target='low', expected a finite number from 0"),
+        ({"teacher": "test_warm_start:TEACHER"}, "the teacher 'test_warm_start:TEACHER' is a str, expected a function"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_numbers_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as refused:
+        imitation(**({"teacher": TEACHER} | settings))
+    assert message in str(refused.value)

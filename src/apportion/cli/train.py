@@ -112,7 +112,8 @@ def _report(console: Console, summary: dict, path: Path) -> None:
     say(f"{summary['steps']} steps in {summary['seconds']:.0f} s")
     say("")
     say("where to look next:")
-    say(f"  apportion eval {path} --samples 16        accuracy and pass@k of the trained policy")
+    if "accuracy.before" in summary:
+        say(f"  apportion eval {path} --samples 16        accuracy and pass@k of the trained policy")
     last = sorted((path / "rollouts").glob("*.arrow"))
     if last:
         say(f"  apportion credit tempo {last[-1]}        the same rollouts under another credit")

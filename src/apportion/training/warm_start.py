@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,8 +43,24 @@ def imitation(
         target: nats a token.
         decay: steps of the annealing.
         max_steps: begin to anneal by then in any case.
+
+    Raises:
+        InputError: no such teacher, or a number out of range.
     """
+    for name, value, least in (
+        ("batch", batch, 1),
+        ("ramp", ramp, 1),
+        ("decay", decay, 1),
+        ("max_steps", max_steps, 0),
+    ):
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"imitation has {name}={value!r}, expected a whole number from {least}.")
+    for name, number in (("learning_rate", learning_rate), ("target", target)):
+        if not isinstance(number, int | float) or not 0 <= number < math.inf:
+            raise InputError(f"imitation has {name}={number!r}, expected a finite number from 0.")
     demonstrate = registry.lookup(teacher, {}, "teacher")
+    if not callable(demonstrate):
+        raise InputError(f"the teacher {teacher!r} is a {type(demonstrate).__name__}, expected a function of a prompt.")
 
     def run(
         policy: Policy, codec: Codec, tasks: Sequence[Task], seed: int, report: Callable[[int, float], None]

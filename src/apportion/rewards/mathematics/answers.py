@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import sympy  # type: ignore[import-untyped]
+import sympy
 
 from apportion.rewards.mathematics.units import Unit
 

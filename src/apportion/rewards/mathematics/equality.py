@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import sympy  # type: ignore[import-untyped]
+import sympy
 
 from apportion.rewards.mathematics.answers import (
     Answer,

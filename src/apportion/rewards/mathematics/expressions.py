@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-import sympy  # type: ignore[import-untyped]
+import sympy
 
 from apportion.rewards.mathematics.notation import Token, Undefined, Unreadable, words
 

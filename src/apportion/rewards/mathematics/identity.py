@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-import sympy  # type: ignore[import-untyped]
+import sympy
 
 from apportion.rewards.mathematics.notation import Unreadable
 

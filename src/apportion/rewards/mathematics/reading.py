@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-import sympy  # type: ignore[import-untyped]
+import sympy
 
 from apportion.rewards.mathematics.answers import (
     Answer,
