@@ -16,10 +16,11 @@ def lines(path: Path, records: Iterable[Any]) -> None:
 
 
 def snapshot(folder: Path) -> Mapping[str, tuple[int, bytes]]:
-    """Every file with its time and content, every folder with its name."""
+    """Every file with its time and content, every folder with its name; not what Python keeps of modules it read."""
     return {
         str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.read_bytes()) if p.is_file() else (0, b"")
         for p in sorted(folder.rglob("*"))
+        if "__pycache__" not in p.parts
     }
 
 
