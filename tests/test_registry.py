@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from apportion.errors import InputError
+from apportion.objectives import OBJECTIVES
 from apportion.registry import build, lookup, parse
 
 
@@ -144,3 +145,8 @@ def test_a_module_that_lacks_something_else_says_what(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="no module named 'not_to_be_found'"):
         build("my_needy_method:make", {}, "thing")
+
+
+def test_a_value_of_the_wrong_kind_is_said_in_a_sentence() -> None:
+    with pytest.raises(InputError, match=r"objective \"clip\(low='a'\)\" cannot be made \(.*\): check the kinds"):
+        build("clip(low='a')", OBJECTIVES, "objective")

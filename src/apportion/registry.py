@@ -135,4 +135,7 @@ def build(text: str, known: Mapping[str, Callable[..., Any]], kind: str, **defau
     ]
     if absent:
         raise InputError(f"{kind} {spec.name!r} needs {', '.join(absent)}: write {spec.name}({absent[0]}=...).")
-    return builder(**arguments)
+    try:
+        return builder(**arguments)
+    except TypeError as error:  # a value of the wrong kind, met before the builder could say so itself
+        raise InputError(f"{kind} {text!r} cannot be made ({error}): check the kinds of its arguments.") from error
