@@ -99,7 +99,9 @@ def _reopen(arguments: Arguments, recipe: str | None, words: list[str]) -> tuple
 
 
 def _report(console: Console, summary: dict, path: Path) -> None:
-    say = lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     say("")
     if "accuracy.before" in summary:
         say("held-out accuracy       before                    after")

@@ -158,7 +158,10 @@ class _Run:
         warm_start = registry.build(spec, WARM_STARTS, "warm start")
         tasks = [task for part in self.parts.curriculum.parts for task in part.train]
         seed = derive(self.config.seed, "warm start")
-        report = lambda step, loss: self.tell("warming", warm_step=step, loss=loss)  # noqa: E731
+
+        def report(step: int, loss: float) -> None:
+            self.tell("warming", warm_step=step, loss=loss)
+
         warm_start(self.parts.policy, self.parts.codec, tasks, seed, report)
 
     def _step(self) -> dict[str, float]:
