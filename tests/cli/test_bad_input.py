@@ -60,7 +60,7 @@ TRAIN = {
     "credit that a module lacks": (f"{TABULAR} --credit mine:nothing", "unknown name in mine 'nothing'"),
     "credit that is none": (f"{TABULAR} --credit mine:not_a_stage", "'mine:not_a_stage' made a int, expected a credit"),
     "credit that cannot be called": (f"{TABULAR} --credit mine:number", "is a int, expected something callable"),
-    "unknown objective": (f"{TABULAR} --objective clop", "unknown objective 'clop': did you mean 'clip'?"),
+    "unknown objective": (f"{TABULAR} --objective clib", "unknown objective 'clib': did you mean 'clip'?"),
     "objective without its column": (
         f"{TABULAR} --objective value",
         "objective 'value' needs the column 'values/critic'",
@@ -178,6 +178,48 @@ OTHERS = {
     "credit: out exists": ("credit grpo rollouts.jsonl --out good.jsonl", "good.jsonl exists already: choose another"),
     "credit: out of another kind": ("credit grpo rollouts.jsonl --out new.csv", "new.csv ends in '.csv', expected one"),
     "credit: out nowhere": ("credit grpo rollouts.jsonl --out gone/new.jsonl", "gone is not a folder that may be"),
+    "credit: annotator that looks at a model": (
+        "credit grpo rollouts.jsonl --annotators attention_rhythm",
+        "annotator 'attention_rhythm' looks at a model, and there is none: name one with --annotate",
+    ),
+    "credit: checkpoint that is none": ("credit grpo rollouts.jsonl --annotate model_no_config", "has no config.json"),
+    "credit: run without a checkpoint": (
+        "credit token_dpo rollouts.jsonl --annotate run_without_checkpoint",
+        "run_without_checkpoint has no whole checkpoint: wait for the first, or give another",
+    ),
+    "compare: nothing": ("compare", "apportion compare RUN --credit a,b,c"),
+    "compare: no method": ("compare run", "--credit names no method, expected at least two"),
+    "compare: one method": ("compare run --credit grpo", "--credit names grpo alone, expected at least two"),
+    "compare: one method of two arguments": (
+        "compare run --credit 'tempo(norm_by_std=True, eps=0.0)'",
+        "--credit names tempo(norm_by_std=True, eps=0.0) alone",
+    ),
+    "compare: a method twice": ("compare run --credit grpo,tempo,grpo", "--credit names grpo more than once"),
+    "compare: nothing between commas": ("compare run --credit grpo,,tempo", "cannot read 'grpo,,tempo'"),
+    "compare: unknown method": ("compare run --credit grpo,tempa", "unknown credit method 'tempa'"),
+    "compare: unknown setting": ("compare run --credits grpo,tempo", "'--credits': did you mean '--credit'?"),
+    "compare: no such run": ("compare gone --credit grpo,tempo", "gone does not exist: give the folder of a run, or a"),
+    "compare: no run": ("compare model --credit grpo,tempo", "model"),
+    "compare: empty run": ("compare run_without_checkpoint --credit grpo,tempo", "has no stored rollouts"),
+    "compare: file of another kind": ("compare tasks.txt --credit grpo,tempo", "tasks.txt ends in '.txt', expected"),
+    "compare: file without needed columns": (
+        "compare rollouts.jsonl --credit grpo,gae --json",
+        "gae needs the column 'token:values/critic', which these rollouts lack: a critic makes it",
+    ),
+    "compare: malformed": ("compare torn.jsonl --credit grpo,tempo --json", "line 3"),
+    "compare: no rewards": ("compare no_reward.jsonl --credit grpo,tempo", "grpo needs the column 'reward/outcome'"),
+    "compare: steps of a file": ("compare rollouts.jsonl --credit grpo,tempo --steps 1", "is a file: leave it out"),
+    "compare: steps that are not there": ("compare run --credit grpo,tempo --steps 7:9", "stored steps 1 to 2, none"),
+    "compare: steps backwards": (
+        "compare run --credit grpo,tempo --steps 2:1",
+        "which ends before it begins: write 1:2",
+    ),
+    "compare: steps of no number": (
+        "compare run --credit grpo,tempo --steps last",
+        "--steps is 'last', expected a step",
+    ),
+    "compare: no steps": ("compare run --credit grpo,tempo --steps :", "--steps is ':', expected a step such as 12"),
+    "compare: negative top": ("compare run --credit grpo,tempo --top -1", "--top is -1, expected 0 or more"),
     "rollout: nothing": ("rollout", "apportion rollout MODEL_OR_RUN --out FILE"),
     "rollout: no out": ("rollout run", "rollout needs --out FILE"),
     "rollout: out exists": ("rollout run --out good.jsonl", "good.jsonl exists already: choose another"),
@@ -210,7 +252,7 @@ OTHERS = {
     "eval: no checkpoint": ("eval run_without_checkpoint", "has no whole checkpoint yet: wait for the first"),
     "eval: not a number": ("eval model --k four", "--k cannot be 'four'"),
     "methods: unknown setting": ("methods --jsno", "'--jsno': did you mean '--json'?"),
-    "methods: a word too many": ("methods grpo", "'grpo': see apportion methods --help"),
+    "methods: unknown name": ("methods grppo", "'grppo': did you mean 'grpo'?"),
     "doctor: unknown setting": ("doctor --jsno", "'--jsno': did you mean '--json'?"),
     "doctor: a word too many": ("doctor all", "'all': see apportion doctor --help"),
 }
@@ -363,7 +405,7 @@ def test_a_hub_name_without_a_hub(place: Path) -> None:
     assert snapshot(place) == before
 
 
-@pytest.mark.parametrize("verb", ["train", "rollout", "credit", "eval", "methods", "doctor"])
+@pytest.mark.parametrize("verb", ["train", "rollout", "credit", "compare", "eval", "methods", "doctor"])
 def test_help_is_no_error(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([verb, "--help"])

@@ -10,7 +10,7 @@ import torch
 
 from apportion.credit import METHODS, Clock, Credit, Stage
 from apportion.rollouts import Rollouts
-from credit import columns
+from credit import columns, constraints, latents, outcomes, several, structure, verdicts
 from credit.worlds import Flat
 from reference import outcome, prefixes
 
@@ -101,6 +101,20 @@ def tempo(norm_by_std: bool, eps: float) -> Callable[[Flat], list[list[float]]]:
     )
 
 
+def cad_rl(max_length: int, in_baseline: bool) -> Callable[[Flat], list[list[float]]]:
+    """GRPO of the attempts shorter than the limit, or of all; the others get nothing."""
+
+    def advantages(world: Flat) -> list[list[float]]:
+        short = [sum(mask) < max_length for mask in world.trained]
+        members = [True] * len(short) if in_baseline else short
+        given = [(r, g) for r, g, member in zip(world.rewards, world.groups, members, strict=True) if member]
+        of_members = iter(outcome.grpo([r for r, _ in given], [g for _, g in given], norm_by_std=True, eps=1e-6))
+        every = [next(of_members) if member else 0.0 for member in members]
+        return outcome.on_tokens([a if s else 0.0 for a, s in zip(every, short, strict=True)], world.trained)
+
+    return advantages
+
+
 def token_dpo(world: Flat) -> list[list[float]]:
     """A tenth of the log-ratios that :func:`with_log_probs` makes."""
     return [
@@ -114,13 +128,51 @@ AT_END: dict[str, Any] = {"shift": False, "zero_when_equal": False}
 TO_GO: dict[str, Any] = {**AT_END, "totals": False}
 """Where in the episode a reward stands matters besides."""
 
+JUDGED: dict[str, Any] = {"shift": False, "zero_when_equal": False}
+"""Outcomes are 0 or 1, or lie between, and what a judge says counts besides."""
+
 CASES = (
     Case("none", reference=nothing),
     Case("none", {"component": "outcome"}, reference=nothing),
     Case("grpo", reference=grpo(True, 1e-6), zero_sum=True),
     Case("grpo", {"eps": 0.0}, reference=grpo(True, 0.0), scale=0, zero_sum=True),
     Case("grpo", {"norm_by_std": False}, reference=grpo(False, 0.0), scale=1, zero_sum=True),
+    Case("dr_grpo", reference=grpo(False, 0.0), scale=1, zero_sum=True),
     Case("rloo", reference=rloo, scale=1, zero_sum=True),
+    Case("dapo", reference=grpo(True, 1e-6), zero_sum=True, filters=True),
+    Case(
+        "dapo",
+        {"max_length": 3, "buffer": 2, "factor": 0.5, "mask_overlong": True},
+        reference=outcomes.dapo(3, 2, 0.5),
+        filters=True,
+    ),
+    Case("loop", reference=outcomes.loop(), zero_sum=True, filters=True),
+    Case("loop", {"min_abs_advantage": 0.0}, reference=outcomes.loop(least=0.0), scale=1, zero_sum=True),
+    Case(
+        "loop",
+        {"baseline": "leave_none_out", "normalize": True, "min_abs_advantage": 0.7},
+        reference=outcomes.loop("leave_none_out", normalize=True, least=0.7),
+        filters=True,
+    ),
+    Case("cad_rl", {"max_length": 3}, reference=cad_rl(3, in_baseline=False), filters=True),
+    Case("cad_rl", {"max_length": 3, "in_baseline": True}, reference=cad_rl(3, in_baseline=True), filters=True),
+    Case("nsr", {"component": "verdict"}, outcomes.with_verdicts, outcomes.nsr("nsr")),
+    Case("nsr", {"mode": "psr", "component": "verdict"}, outcomes.with_verdicts, outcomes.nsr("psr")),
+    Case(
+        "nsr",
+        {"mode": "weighted", "positive_weight": 0.25, "component": "verdict"},
+        outcomes.with_verdicts,
+        outcomes.nsr("weighted", 0.25),
+    ),
+    Case("reinforce_pp", {"gamma": 0.5, "whiten": False}, reference=outcomes.reinforce_pp(0.5), scale=1, **TO_GO),
+    Case(
+        "reinforce_pp",
+        {"whiten": False, "kl_coefficient": 0.1},
+        with_log_probs,
+        outcomes.reinforce_pp(1.0, kl_coefficient=0.1),
+        **TO_GO,
+    ),
+    Case("reinforce_pp_baseline", {"whiten": False}, reference=grpo(False, 0.0), scale=1, zero_sum=True),
     Case("tempo", reference=tempo(True, 1e-6)),
     Case("tempo", {"eps": 0.0}, reference=tempo(True, 0.0), scale=0),
     Case("tempo", {"norm_by_std": False}, reference=tempo(False, 0.0), scale=1),
@@ -175,6 +227,34 @@ CASES = (
         zero_when_equal=False,
         by_group=False,
     ),
+    Case("capo", {}, verdicts.with_critiques, verdicts.capo("intersection"), **JUDGED),
+    Case(
+        "capo",
+        {"vote": "majority", "w_process": 0.5},
+        verdicts.with_critiques,
+        verdicts.capo("majority", 0.5),
+        **JUDGED,
+    ),
+    Case("capo", {"vote": "average", "ddof": 1}, verdicts.with_critiques, verdicts.capo("average", ddof=1), **JUDGED),
+    Case("capo", {"vote": "union"}, verdicts.with_critiques, verdicts.capo("union"), **JUDGED),
+    Case(
+        "capo",
+        {"vote": "greedy"},
+        verdicts.with_single_critiques,
+        verdicts.capo("greedy", critics=slice(1, 2)),
+        **JUDGED,
+    ),
+    Case("tp_grpo", {}, verdicts.with_labels, verdicts.tp_grpo(1.0), **JUDGED),
+    Case("tp_grpo", {"alpha": 0.5, "r_incorrect": 0.0}, verdicts.with_labels, verdicts.tp_grpo(0.5, 0.0), **JUDGED),
+    Case("trust_grpo", {}, verdicts.with_thinking, verdicts.trust_grpo(0.3), zero_sum=True, **JUDGED),
+    Case(
+        "trust_grpo",
+        {"alpha": 1.0, "total_steps": 6, "variant": "code"},
+        verdicts.with_thinking,
+        verdicts.trust_grpo(1.0, 6, code=True),
+        zero_sum=True,
+        **JUDGED,
+    ),
     Case("attention_rhythm", {}, columns.with_attention, columns.attention_rhythm(grpo(True, 1e-6), rhythm="coupled")),
     Case(
         "attention_rhythm",
@@ -183,6 +263,114 @@ CASES = (
         columns.attention_rhythm(rloo, "positive", rhythm="global"),
         scale=1,
     ),
+    Case("hicra", {}, structure.with_planning, structure.hicra(grpo(False, 0.0), 0.2), scale=1),
+    Case("hicra", {"alpha": 0.5, "base": "rloo"}, structure.with_planning, structure.hicra(rloo, 0.5), scale=1),
+    Case(
+        "ma_rlhf",
+        {"lam": 0.25, "gamma": 0.5, "kl_coefficient": 0.0},
+        structure.with_macros,
+        structure.ma_rlhf(lam=0.25, gamma=0.5, reward_reduce="sum"),
+        **TO_GO,
+    ),
+    Case(
+        "ma_rlhf",
+        {"value_function": "position", "reward_reduce": "mean", "score_clamp": 1.0, "kl_coefficient": 0.1},
+        lambda r: structure.with_macros(with_log_probs(r)),
+        structure.ma_rlhf(0.1, 1.0, gamma=1.0, lam=0.95, reward_reduce="mean", value_function="position"),
+        **TO_GO,
+    ),
+    Case(
+        "calm",
+        {"component": "outcome", "gamma": 0.5, "bonus": 0.25},
+        several.with_subgoals,
+        several.calm(gamma=0.5, bonus=0.25, once=True, ordered=False),
+        zero_when_equal=False,
+        zero_sum=True,
+        totals=False,
+    ),
+    Case(
+        "calm",
+        {"component": "outcome", "once": False, "ordered": True, "potential": True},
+        several.with_subgoals,
+        several.calm(gamma=0.99, bonus=0.1, once=False, ordered=True, potential=True),
+        scale=1,
+        zero_sum=True,
+        totals=False,
+    ),
+    Case(
+        "calm",
+        {"component": "outcome", "bonus": 0.0, "gamma": 1.0, "place": "state"},
+        lambda r: columns.with_states(several.with_subgoals(r)),
+        shift=False,
+        scale=1,
+        zero_when_equal=False,
+        totals=False,
+    ),
+    Case(
+        "sotopia_rl",
+        {"dimensions": ("outcome",), "method": "uniform", "eps": 0.0},
+        reference=several.sotopia_rl("uniform", 0.0),
+        scale=0,
+        zero_sum=True,
+        by_group=False,
+    ),
+    Case(
+        "sotopia_rl",
+        {"dimensions": ("outcome",)},
+        several.with_attributions,
+        several.sotopia_rl("direct", 1e-4),
+        shift=False,
+        zero_when_equal=False,
+        by_group=False,
+    ),
+    Case(
+        "edu_align",
+        {"components": ("outcome", "style"), "weights": (3, 1), "low": -100, "high": 100},
+        several.with_style,
+        several.edu_align((3, 1), 100, False, 1e-4),
+        zero_when_equal=False,
+        zero_sum=True,
+    ),
+    Case(
+        "edu_align",
+        {"components": ("outcome",), "scale_within_group": True, "low": -1e3, "high": 1e3, "eps": 0.0},
+        reference=several.edu_align((1,), 1e3, True, 0.0),
+        scale=0,
+        zero_when_equal=False,
+        zero_sum=True,
+    ),
+    Case(
+        "constrained_rlhf",
+        {"components": ("outcome", "style"), "thresholds": (0.5, 0.25), "start": 0.25, "whiten": False},
+        constraints.with_critics,
+        constraints.naive(0.99, 0.95, 0.2, 0.25, "lower_bound"),
+        by_group=False,
+        **TO_GO,
+    ),
+    Case(
+        "constrained_rlhf",
+        {
+            "components": ("outcome", "style"),
+            "thresholds": (0.5, 0.25),
+            "constraint": "upper_bound",
+            "gamma": 1.0,
+            "lam": 0.5,
+            "start": -0.5,
+            "whiten": False,
+        },
+        constraints.with_critics,
+        constraints.naive(1.0, 0.5, 0.2, -0.5, "upper_bound"),
+        by_group=False,
+        **TO_GO,
+    ),
+    Case("lare", {"component": "prm"}, columns.with_scores, latents.lare()),
+    Case("lare", {"component": "prm", "gamma": 0.5}, columns.with_scores, latents.lare(0.5)),
+    Case("tree", reference=rloo, scale=1, zero_sum=True),
+    Case("tree", {"backup": "leaves", "baseline": "all"}, reference=grpo(False, 0.0), scale=1, zero_sum=True),
+    Case("tree_td", scale=1),
+    Case("tree_td", {"outcome": 1.0, "norm_by_std": True}, reference=tempo(True, 1e-6)),
+    Case("tree_shrunk", reference=rloo, scale=1, zero_sum=True, by_group=False),
+    Case("vine", reference=rloo, scale=1, zero_sum=True, filters=True),
 )
 
 

@@ -92,6 +92,15 @@ def test_groups_do_not_see_each_other(case: Case, world: Flat) -> None:
         same_credit(case.run(prepared.select(mine)), whole.select(mine))
 
 
+@every()
+def test_what_is_declared_to_look_at_one_group_alone(case: Case) -> None:
+    # The table's word is what the test above holds it to; files are credited group by group on the stage's.
+    assert case.stage.by_group == case.by_group, (
+        f"the table says by_group={case.by_group}, the stage by_group={case.stage.by_group}: give the decorator of "
+        "each of its stages by_group=True if that stage never looks beyond a group, or the row by_group=False"
+    )
+
+
 @every(lambda case: reads_outcome(case) and case.shift)
 @few
 @given(world=flats(), by=st.integers(-40, 40))

@@ -10,11 +10,13 @@ from hypothesis import given
 from torch import Tensor
 
 from apportion.credit.recursions import (
+    count_before,
     next_in_row,
     on_tokens,
     reverse_discounted_sum,
     reverse_running_min,
     row_ends,
+    states_before,
     trained_tokens,
     whiten,
 )
@@ -108,3 +110,31 @@ def test_whitening_equals_the_loop(dice: random.Random) -> None:
 def test_one_value_cannot_be_whitened(count: int) -> None:
     with pytest.raises(InputError, match=f"got {count} trained tokens to whiten, expected at least 2"):
         whiten(torch.zeros(count))
+
+
+@given(dice=DICE)
+def test_counts_before_an_element_equal_the_loop(dice: random.Random) -> None:
+    rows, _, offsets = table(dice)
+    counts = [[dice.randint(0, 3) for _ in row] for row in rows]
+    expected = [sum(row[:t]) for row in counts for t in range(len(row))]
+    flat = ragged.flatten(counts, torch.int64)[0]
+    assert count_before(flat, offsets).tolist() == expected
+    assert count_before(flat[:, None].repeat(1, 2), offsets).tolist() == [[n, n] for n in expected]
+
+
+@given(dice=DICE)
+def test_states_of_an_automaton_equal_the_loop(dice: random.Random) -> None:
+    rows, values, offsets = table(dice)
+    size = dice.randint(1, 4)
+    maps = torch.tensor([[dice.randrange(size) for _ in range(size)] for _ in values], dtype=torch.int64)
+    maps = maps.reshape(-1, size)
+    given = maps.clone()
+    expected, at = [], 0
+    for row in rows:
+        state = 0
+        for _ in row:
+            expected.append(state)
+            state = int(maps[at, state])
+            at += 1
+    assert states_before(maps, offsets).tolist() == expected
+    assert torch.equal(maps, given)

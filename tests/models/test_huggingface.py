@@ -40,6 +40,7 @@ def by_whole_logits(policy: HuggingFacePolicy, rollouts: Any) -> dict[str, Tenso
         found["entropy"].append(-(log_probs.exp() * log_probs).sum(1))
         found["vocab_mean"].append(log_probs.mean(1))
         found["max_log_prob"].append(log_probs.amax(1))
+        found["greedy"].append(log_probs.argmax(1))
     return {name: torch.cat(rows) for name, rows in found.items()}
 
 

@@ -67,7 +67,7 @@ def test_statistics_are_those_of_its_rows() -> None:
             prefix = torch.tensor([ids[b][:t]], dtype=torch.int64).reshape(1, t)
             logits = policy.next_logits(torch.tensor([[0, 1, 1][b]]), prefix)[0] / [1.0, 0.5, 2.0][b]
             p = logits.softmax(0)
-            rows.append((p[token].log(), -(p * p.log()).sum(), p.log().mean(), p.max().log()))
+            rows.append((p[token].log(), -(p * p.log()).sum(), p.log().mean(), p.max().log(), p.argmax()))
     for name, expected in zip(STATISTICS, zip(*rows, strict=True), strict=True):
         assert torch.allclose(found[name], torch.stack(expected)), name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +12,11 @@ from torch import Tensor
 
 from apportion.objectives import OBJECTIVES, Objective
 from apportion.rollouts import Rollouts
+from objectives import decomposed
+from objectives import pairs as paired
 from objectives.batches import Batch, batch
-from reference import losses
+from objectives.segments import in_macros, segment_clip
+from reference import bellman, losses
 
 Naive = Callable[[Batch, Mapping[str, Tensor]], float]
 """``(batch, now) -> loss``, by a loop over lists."""
@@ -40,6 +44,8 @@ class Case:
         details: columns of the credit that it needs ``[N]``, by name without ``credit/``.
         naive: its loss.
         branches: it may be used on rollouts with sampling weights.
+        bootstraps: its targets are made of what it differentiates, and held fixed, so its gradient is not the slope of
+            its value; the objective's own tests check it.
     """
 
     objective: str
@@ -48,6 +54,7 @@ class Case:
     details: Callable[[Rollouts], Mapping[str, Tensor]] = no_details
     naive: Naive | None = None
     branches: bool = True
+    bootstraps: bool = False
 
     def __str__(self) -> str:
         arguments = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
@@ -153,6 +160,60 @@ def with_pairs(rollouts: Rollouts) -> Rollouts:
     return rollouts.with_pairs(torch.tensor([0, 4, 3, 5]), torch.tensor([2, 2, 1, 1]))
 
 
+def with_human(rollouts: Rollouts) -> Rollouts:
+    """Every third episode is a human one; values of a checkpoint and log-probs of its likeliest tokens."""
+    origin = ["demonstration" if e % 3 == 0 else "policy" for e in rollouts.episode_of_response.tolist()]
+    rollouts = rollouts.with_column("response:origin", origin)
+    for name, low, high in (("values/pretrained", -2.0, 1.0), ("max_log_prob/reference", -0.5, -0.1)):
+        values = torch.linspace(low, high, rollouts.n_tokens, dtype=torch.float64)
+        rollouts = rollouts.with_statistic(name, torch.where(rollouts.trained, values, torch.nan), "trainer")
+    return rollouts
+
+
+def programs(given: Batch, now: Mapping[str, Tensor], names: Mapping[str, str]) -> list[bellman.Program]:
+    """The episodes with a trained token; ``names`` says where the fields are, and what is not named is 0."""
+    trained = given.rows(given.credit.trained)
+    tables = {field: given.rows(given.read(name, now)) for field, name in names.items()}
+    rewards = given.rollouts.column("episode:reward/outcome").tolist()
+    first = given.rollouts.response_offsets[:-1].tolist()
+    return [
+        bellman.Program(
+            **{
+                field: [x for x, train in zip(tables[field][e], row, strict=True) if train]
+                if field in tables
+                else [0.0] * sum(row)
+                for field in ("taken", "top", "greedy", "residual", "pretrained")
+            },
+            reward=rewards[e],
+            human=given.rollouts.origin[first[e]] == "demonstration",
+        )
+        for e, row in enumerate(trained)
+        if any(row)
+    ]
+
+
+def b_coder(**settings: Any) -> Naive:
+    """Bellman errors, and the terms of human programs."""
+    names = {
+        "taken": "now/log_probs",
+        "top": "now/max_log_prob",
+        "greedy": "now/log_prob_of/greedy/reference",
+        "residual": "now/values/residual",
+        "pretrained": "values/pretrained",
+    }
+    return lambda given, now: bellman.b_coder(programs(given, now, names), **settings)["loss"]
+
+
+def b_coder_value(**settings: Any) -> Naive:
+    """Bellman errors of the checkpoint, whose advantage of its own likeliest tokens is 0."""
+    top = "max_log_prob/reference"
+    names = {"taken": "log_probs/reference", "top": top, "greedy": top, "residual": "now/values/pretrained"}
+    return lambda given, now: bellman.b_coder(programs(given, now, names), **settings)["loss_q"]
+
+
+AS_LOOP: dict[str, Any] = {"low": 0.1, "style": "reciprocal", "aggregate": "seq_mean_token_mean"}
+"""The defaults of LOOP."""
+
 CASES = (
     Case("clip", naive=clip(low=0.2, high=0.2)),
     Case("clip", {"low": 0.1, "high": 0.28, "dual": 1.5}, naive=clip(low=0.1, high=0.28, dual=1.5)),
@@ -162,6 +223,19 @@ CASES = (
         naive=clip("seq_mean_token_mean", low=0.2, high=0.2),
         branches=False,
     ),
+    Case("reinforce", naive=of_tokens(lambda new, a: -a * new, ("now/log_probs", "credit/advantages"))),
+    Case("segment_clip", naive=segment_clip("episode"), branches=False),
+    Case("segment_clip", {"unit": "token", "high": 0.3}, naive=segment_clip("token", high=0.3)),
+    Case("segment_clip", {"unit": "macro"}, in_macros, naive=segment_clip("macro"), branches=False),
+    Case(
+        "segment_clip",
+        {"unit": "run", "style": "reciprocal", "aggregate": "seq_mean_token_sum"},
+        naive=segment_clip("run", style="reciprocal", aggregate="seq_mean_token_sum"),
+        branches=False,
+    ),
+    Case("loop", naive=segment_clip("token", **AS_LOOP), branches=False),
+    Case("loop", {"action": "turn", "divisor": 8}, naive=segment_clip("run", **AS_LOOP, divisor=8), branches=False),
+    Case("loop", {"action": "trajectory"}, naive=segment_clip("episode", **AS_LOOP), branches=False),
     Case("kl", naive=kl(0.001, "k3")),
     Case("kl", {"coefficient": 0.5, "estimator": "k1"}, naive=kl(0.5, "k1")),
     Case("kl", {"coefficient": 0.5, "estimator": "k2"}, naive=kl(0.5, "k2")),
@@ -178,6 +252,59 @@ CASES = (
     Case("pacs", branches=False),
     Case("pacs", {"estimator": "grpo", "reward_proxy": "mean_logprob"}, branches=False),
     Case("dpo", prepare=with_pairs, branches=False),
+    Case(
+        "t_reg",
+        {"beta": 0.5, "alpha": 0.75},
+        paired.with_marks,
+        naive=partial(paired.t_reg, beta=0.5, alpha=0.75),
+        branches=False,
+        bootstraps=True,
+    ),
+    Case(
+        "t_reg",
+        {"base": "simpo", "beta": 2.0, "margin": 0.3},
+        paired.with_marks,
+        naive=partial(paired.t_reg, base="simpo", beta=2.0, alpha=0.25, margin=0.3),
+        branches=False,
+        bootstraps=True,
+    ),
+    Case(
+        "mm_dpo",
+        {"beta": 0.5, "w": 0.75, "k": 2.0, "beta_min": 0.01, "imitate": 0.25},
+        paired.with_pairs,
+        naive=partial(paired.mm_dpo, beta=0.5, w=0.75, k=2.0, beta_min=0.01, imitate=0.25),
+        branches=False,
+    ),
+    Case(
+        "reward_model",
+        {"tie_weight": 2.0, "critic_weight": 0.5},
+        paired.with_critiques,
+        naive=partial(
+            paired.reward_model, reward_weight=1.0, tie_weight=2.0, center_coefficient=0.01, critic_weight=0.5
+        ),
+        branches=False,
+    ),
+    Case(
+        "reward_model",
+        {"margin": True, "reward_weight": 2.0, "center_coefficient": 0.5, "critic_weight": 0.0},
+        paired.with_pairs,
+        naive=partial(
+            paired.reward_model,
+            margin=True,
+            reward_weight=2.0,
+            tie_weight=1.0,
+            center_coefficient=0.5,
+            critic_weight=0.0,
+        ),
+        branches=False,
+    ),
+    Case("cad_rl", prepare=paired.with_precision, naive=partial(paired.cad_rl, low=0.6, high=1.8), branches=False),
+    Case(
+        "cad_rl",
+        {"ratio_low": 0.8, "weight": None},
+        naive=partial(paired.cad_rl, low=0.8, high=1.8, weighted=False),
+        branches=False,
+    ),
     Case("divergence", {"kind": "forward_kl", "coefficient": 0.5}, naive=forward_kl(0.5)),
     Case("divergence", {"kind": "js"}),
     Case("divergence", {"kind": "alpha"}),
@@ -192,4 +319,42 @@ CASES = (
         ),
     ),
     Case("implicit_prm", branches=False),
+    Case("b_coder", {"value_steps": 0}, prepare=with_human, naive=b_coder(), branches=False, bootstraps=True),
+    Case(
+        "b_coder",
+        {"alpha": 0.5, "gamma": 0.9, "beta_adv": 0.3, "beta_ce": 0.2, "cap_values": True, "r_max": 2, "value_steps": 0},
+        prepare=with_human,
+        naive=b_coder(alpha=0.5, gamma=0.9, beta_adv=0.3, beta_ce=0.2, cap=True, r_max=2.0),
+        branches=False,
+        bootstraps=True,
+    ),
+    Case("b_coder_value", prepare=with_human, naive=b_coder_value(), branches=False, bootstraps=True),
+    Case(
+        "b_coder_value",
+        {"alpha": 2.0, "gamma": 0.9, "cap_values": True},
+        prepare=with_human,
+        naive=b_coder_value(alpha=2.0, gamma=0.9, cap=True),
+        branches=False,
+        bootstraps=True,
+    ),
+    Case(
+        "return_decomposition",
+        prepare=decomposed.with_steps,
+        naive=decomposed.naive("rd"),
+        branches=False,
+    ),
+    Case(
+        "return_decomposition",
+        {"loss": "rrd"},
+        prepare=decomposed.with_steps,
+        naive=decomposed.naive("rrd"),
+        branches=False,
+    ),
+    Case(
+        "return_decomposition",
+        {"loss": "rrd_unbiased"},
+        prepare=decomposed.with_steps,
+        naive=decomposed.naive("rrd_unbiased"),
+        branches=False,
+    ),
 )

@@ -53,7 +53,7 @@ def test_equals_the_naive_loop(case: Case, weighted: bool, seed: int) -> None:
     close(case.made(now, given.rollouts, given.credit).value, case.naive(given, now))
 
 
-@every()
+@every(lambda case: not case.bootstraps)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_gradient_is_the_slope(case: Case, seed: int) -> None:
     """Finite differences at trained tokens; everything else is NaN and gets no gradient."""

@@ -41,10 +41,13 @@ def aggregate(
     weight: Rows | None = None,
     length: float | None = None,
     per_episode: bool = True,
+    divisor: float | None = None,
+    omega: Rows | None = None,
 ) -> float:
     """One number from the terms of tokens; one row an episode.
 
-    A term enters where ``trained``; normalisers count where ``counted``.
+    A term enters where ``trained``; normalisers count where ``counted``. With ``omega`` the mean over the tokens of an
+    episode is weighted.
     """
     weight = weight if weight is not None else [[1.0] * len(row) for row in terms]
     sums = [
@@ -52,13 +55,20 @@ def aggregate(
     ]
     counts = [sum(row) for row in counted]
     episodes = max(sum(count > 0 for count in counts), 1)
+    if omega is not None:
+        sums = [
+            math.fsum(o * x for o, x, t in zip(*row, strict=True) if t)
+            for row in zip(omega, terms, trained, strict=True)
+        ]
+        totals = [math.fsum(o for o, c in zip(*row, strict=True) if c) for row in zip(omega, counted, strict=True)]
+        return math.fsum(s / (total or 1) for s, total in zip(sums, totals, strict=True)) / (divisor or episodes)
     if mode == "token_mean":
         total = math.fsum(w for row in zip(weight, counted, strict=True) for w, c in zip(*row, strict=True) if c)
         return math.fsum(sums) / total if total else 0.0
     if mode == "seq_mean_token_sum":
         return math.fsum(sums) / episodes
     if mode == "seq_mean_token_mean":
-        return math.fsum(s / max(count, 1) for s, count in zip(sums, counts, strict=True)) / episodes
+        return math.fsum(s / max(count, 1) for s, count in zip(sums, counts, strict=True)) / (divisor or episodes)
     if mode == "seq_mean_token_sum_norm":
         scale = length if length is not None else max(len(row) for row in terms)
         return math.fsum(sums) / scale / (episodes if per_episode else 1)

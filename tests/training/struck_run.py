@@ -14,7 +14,7 @@ from typing import Any
 
 from apportion.cli import train as cli
 from apportion.cli.main import main as command_line
-from apportion.sampling import local
+from apportion.sampling.engine import Collector
 from apportion.training.config import TrainConfig
 
 CONFIG = TrainConfig(
@@ -51,13 +51,13 @@ def main(folder: str, point: str, count: str, number: str) -> None:
             if left == 0:
                 os.kill(os.getpid(), int(number))
 
-    draw = local.draw
+    add = Collector.add
 
-    def drawing(*arguments: Any) -> Any:
+    def adding(*arguments: Any) -> Any:
         reached("draw")
-        return draw(*arguments)
+        return add(*arguments)
 
-    local.draw = drawing
+    Collector.add = adding  # type: ignore[method-assign]
     cli.RECIPES["struck"] = lambda: CONFIG
     cli.trackers = lambda config, run: [lambda event: reached(event.name)]
     sys.exit(command_line(["train", "struck", "--run", folder]))

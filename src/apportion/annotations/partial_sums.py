@@ -7,7 +7,10 @@ from typing import Any
 import torch
 
 from apportion.annotations.annotator import Annotator
+from apportion.errors import MissingColumn
+from apportion.rewards.step_checks import step_scores as step_scores
 from apportion.rollouts import Rollouts
+from apportion.rollouts.model import maker_of
 
 
 def partial_sums() -> Annotator:
@@ -21,6 +24,9 @@ def partial_sums() -> Annotator:
     """
 
     def apply(rollouts: Rollouts, policy: Any) -> Rollouts:
+        for name in ("response:text", "response:prompt_text"):
+            if not rollouts.has(name):
+                raise MissingColumn(name, "partial_sums", maker_of(name))
         texts = rollouts.columns["response:text"].text
         prompts = rollouts.columns["response:prompt_text"].text
         starts, scores, known = [], [], []
@@ -28,7 +34,7 @@ def partial_sums() -> Annotator:
         for b, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
             length = offsets[b + 1] - offsets[b]
             # A token without text is a step that nobody can score.
-            scores_of_text = _scores(prompt or "", text or "")
+            scores_of_text = step_scores(prompt or "", text or "")
             for i, score in enumerate((scores_of_text + [None] * length)[:length]):
                 starts.append(offsets[b] + i)
                 scores.append(score or 0.0)
@@ -42,20 +48,4 @@ def partial_sums() -> Annotator:
             maker="partial_sums",
         )
 
-    return Annotator(apply, ("reward/prm", "step:reward/prm"))
-
-
-def _scores(prompt: str, answer: str) -> list[float | None]:
-    """A score a character; None where the total before it is not a digit."""
-    rest, _, first = prompt.partition("=")
-    total: str | None = first
-    scores: list[float | None] = []
-    for i, character in enumerate(answer):
-        if total is None or not total.isdigit():
-            scores.append(None)
-        elif i < len(rest):
-            scores.append(1.0 if character == str((int(total) + int(rest[i])) % 10) else -1.0)
-        else:
-            scores.append(1.0 if character == "." else -1.0)
-        total = character if i < len(rest) else total
-    return scores
+    return Annotator(apply, ("reward/prm", "step:reward/prm"), reads_policy=False)

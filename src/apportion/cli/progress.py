@@ -56,6 +56,8 @@ class TrainingProgress:
         verb = f"going on after step {event.step}" if event.values["resumed"] else "new run"
         self._print(f"{verb} in {self.run}")
         self._print(f"  model      {config.model}: {count:,} trained parameters in {config.dtype} on {policy.device}")
+        if self.parts.unshared is not None:
+            self._print(f"  prefixes   computed for every response by itself: {self.parts.unshared}")
         asked = config.environment or ", ".join(config.tasks)
         self._print(f"  tasks      {asked}: {len(self.parts.held_out)} held-out prompts")
         self._print(f"  credit     {config.credit}, objective {' + '.join(config.objective)}")

@@ -85,7 +85,10 @@ class Work:
         trained: ``[N]``, may carry loss.
         counted: ``[N]``, enters normalisers.
         details: what the viewer shows and objectives may read, by column name.
-        shrunk: ``[E]``, the episode's group lost members because they were unknown.
+        shrunk: ``[E]``, the episode's group lost members that were unknown or left out.
+        whole: the rollouts with those that are not among ``rollouts``: branches keep their place when the response they
+            branched from has no verdict.
+        members: bool, which episodes of ``whole`` are those of ``rollouts``.
     """
 
     rollouts: Rollouts
@@ -95,6 +98,8 @@ class Work:
     counted: Tensor
     shrunk: Tensor
     details: Mapping[str, Tensor] = field(default_factory=dict)
+    whole: Rollouts | None = None
+    members: Tensor | None = None
 
     def up(self, component: str, level: str = "episode") -> Tensor:
         """A reward summed to every response ``[B]`` or episode ``[E]``; untrained tokens count too."""
@@ -194,7 +199,13 @@ class Stage:
         covers: origins of the responses it credits; others get advantage 0 and keep their masks.
         sees_unknown: reward components whose unknown members it wants to see instead of having them dropped.
         compares_groups: an episode's credit comes from others of its group, so groups of one get none.
-        makes: details that objectives may read, such as ``credit/returns``.
+        makes: details that objectives may read, such as ``credit/returns``, and rewards that later stages of a chain
+            may, such as ``reward/mixed``.
+        leaves_out: by rollouts, the episodes ``[E]`` to be left out as though they had not been sampled: they are in
+            no statistic, and their tokens neither train nor count.
+        by_group: the credit of a group depends on nothing outside it, so a file may be credited group by group.
+        reads_ids: it looks at which tokens were sampled, not only at how many; a trainer that hands no ids cannot
+            carry it.
     """
 
     apply: Apply
@@ -206,6 +217,9 @@ class Stage:
     sees_unknown: tuple[str, ...] = ()
     compares_groups: bool = False
     makes: tuple[str, ...] = ()
+    leaves_out: tuple[Callable[[Rollouts], Tensor], ...] = ()
+    by_group: bool = False
+    reads_ids: bool = False
 
     def __call__(
         self, rollouts: Rollouts, state: Any = None, clock: Clock | None = None, unscored: str = "error"
@@ -260,7 +274,7 @@ def _set_rewards(work: Work, rewards: Mapping[str, Reward]) -> Work:
 
 def _set_advantages(work: Work, advantages: Tensor) -> Work:
     checked = _token_values(work, advantages, "a stage", work.advantages.dtype)
-    return replace(work, advantages=torch.where(work.trained, checked, 0.0))
+    return replace(work, advantages=_only_at(work.trained, checked))
 
 
 def _set_masks(work: Work, masks: tuple[Tensor, Tensor]) -> Work:
@@ -270,8 +284,13 @@ def _set_masks(work: Work, masks: tuple[Tensor, Tensor]) -> Work:
         work,
         trained=trained,
         counted=counted & work.counted,
-        advantages=torch.where(trained, work.advantages, 0.0),
+        advantages=_only_at(trained, work.advantages),
     )
+
+
+def _only_at(trained: Tensor, advantages: Tensor) -> Tensor:
+    """Zeros elsewhere; large batches notice a copy that changes nothing."""
+    return advantages if bool(trained.all()) else torch.where(trained, advantages, 0.0)
 
 
 shaper = _lift(_set_rewards, "Lift ``work -> {component: Reward}``.")
@@ -300,6 +319,9 @@ def _combine(stages: Sequence[Stage], apply: Apply, bias: Bias | None) -> Stage:
         sees_unknown=_union([stage.sees_unknown for stage in stages]),
         compares_groups=any(stage.compares_groups for stage in stages),
         makes=_union([stage.makes for stage in stages]),
+        leaves_out=tuple(which for stage in stages for which in stage.leaves_out),
+        by_group=all(stage.by_group for stage in stages),
+        reads_ids=any(stage.reads_ids for stage in stages),
     )
 
 
@@ -322,7 +344,17 @@ def chain(*stages: Stage, bias: Bias | None = None) -> Stage:
             states.append(own)
         return work, tuple(states)
 
-    return _combine(stages, apply, bias)
+    return replace(_combine(stages, apply, bias), needs=_needs_of_chain(stages))
+
+
+def _needs_of_chain(stages: Sequence[Stage]) -> tuple[str, ...]:
+    """What stages in a row read, but for what one before them makes."""
+    needs: list[str] = []
+    made: set[str] = set()
+    for stage in stages:
+        needs += [name for name in stage.needs if name not in made]
+        made |= set(stage.makes)
+    return _union([needs])
 
 
 def add(*stages: Stage, bias: Bias | None = None) -> Stage:
@@ -347,7 +379,7 @@ def add(*stages: Stage, bias: Bias | None = None) -> Stage:
 def scale(factor: float) -> Stage:
     """Multiply advantages by a constant."""
 
-    @modifier(bias=Bias(Claim.EXACT_UP_TO_SCALE, f"multiplied by {factor}") if factor != 1 else EXACT)
+    @modifier(bias=Bias(Claim.EXACT_UP_TO_SCALE, f"multiplied by {factor}") if factor != 1 else EXACT, by_group=True)
     def scaled(work: Work) -> Tensor:
         return work.advantages * factor
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -108,24 +108,24 @@ def assign(
             f"{int(unknown.sum())} of {rollouts.n_episodes} episodes have an unknown reward: score them, or pass "
             "unscored='drop' to leave them out."
         )
-    seen = covered & ~unknown
+    gone = unknown | _left_out(rollouts, stage, covered)
+    seen = covered & ~gone
     everything = bool(seen.all())
     part = rollouts if everything else rollouts.select(seen)
-    work, state = stage.apply(
-        _begin(stage, part, rollouts, unknown, seen), stage.init() if state is None else state, clock
-    )
-    if not bool(torch.isfinite(work.advantages).all()):
+    begun = replace(_begin(stage, part, _shrunk(rollouts, gone)[seen]), whole=rollouts, members=seen)
+    work, state = stage.apply(begun, stage.init() if state is None else state, clock)
+    if not bool(torch.isfinite(work.advantages.sum())):  # isfinite of every entry would copy them all
         raise InputError(
             "the credit method made an advantage that is not finite; please report it with these rollouts."
         )
 
-    advantages = work.advantages.to(_output_dtype(rollouts))
+    advantages = work.advantages.to(_output_dtype(rollouts)).contiguous()
     details = {_credit_name(name): Column(values, maker="credit") for name, values in work.details.items()}
     if everything:
         return Credit(rollouts, advantages, work.trained, work.counted, details, state, unknown)
 
     index = rollouts.indices(seen)
-    lost = unknown[rollouts.episode_of_token]
+    lost = gone[rollouts.episode_of_token]
     return Credit(
         rollouts,
         advantages.new_zeros(rollouts.n_tokens).index_put_((index["token"],), advantages),
@@ -181,6 +181,15 @@ def _unknown(rollouts: Rollouts, stage: Stage, covered: Tensor) -> Tensor:
     return unknown & covered
 
 
+def _left_out(rollouts: Rollouts, stage: Stage, covered: Tensor) -> Tensor:
+    """``[E]``: covered episodes that the method wants treated as though they had not been sampled."""
+    if not stage.leaves_out:
+        return torch.zeros_like(covered)
+    inside = rollouts if bool(covered.all()) else rollouts.select(covered)
+    which = torch.stack([of(inside) for of in stage.leaves_out]).any(0)
+    return torch.zeros_like(covered).index_put_((covered,), which)
+
+
 def _episode_of_row(rollouts: Rollouts, level: str) -> Tensor:
     if level == "episode":
         return torch.arange(rollouts.n_episodes, device=rollouts.device)
@@ -191,7 +200,14 @@ def _episode_of_row(rollouts: Rollouts, level: str) -> Tensor:
     return rollouts.episode_of_response[rollouts.response_of_span[level]]
 
 
-def _begin(stage: Stage, part: Rollouts, whole: Rollouts, unknown: Tensor, seen: Tensor) -> Work:
+def _shrunk(rollouts: Rollouts, gone: Tensor) -> Tensor:
+    """Bool ``[E]``: the episode's group lost members."""
+    lost = torch.zeros(rollouts.n_groups, dtype=torch.bool, device=rollouts.device)
+    lost[rollouts.group_of_episode[gone]] = True
+    return lost[rollouts.group_of_episode]
+
+
+def _begin(stage: Stage, part: Rollouts, shrunk: Tensor) -> Work:
     dtype = torch.float32 if part.device.type == "mps" else torch.float64
     rewards = {}
     for name in (n for n in stage.needs if n.startswith("reward/")):
@@ -202,15 +218,13 @@ def _begin(stage: Stage, part: Rollouts, whole: Rollouts, unknown: Tensor, seen:
         scored = part.columns.get(f"{level}:scored/{component}")
         mask = torch.ones_like(values, dtype=torch.bool) if scored is None else scored.tensor.bool()
         rewards[component] = Reward(level, values, mask)
-    lost = torch.zeros(whole.n_groups, dtype=torch.bool, device=whole.device)
-    lost[whole.group_of_episode[unknown]] = True
     return Work(
         part,
         rewards,
-        advantages=torch.zeros(part.n_tokens, dtype=dtype, device=part.device),
+        advantages=torch.zeros((), dtype=dtype, device=part.device).expand(part.n_tokens),
         trained=part.trained,
         counted=part.trained,
-        shrunk=lost[whole.group_of_episode[seen]],
+        shrunk=shrunk,
     )
 
 

@@ -146,7 +146,7 @@ def attention_rhythm(
     made = {WAAD: {"window": window}, FAI: {"fai_low": fai_low, "fai_high": fai_high}}
     bias = Bias(Claim.BIASED, "tokens are weighed by attention, whatever they earned")
 
-    @modifier(needs=needs, bias=bias, covers=method.covers)
+    @modifier(needs=needs, bias=bias, covers=method.covers, by_group=True)
     def rhythmic(work: Work) -> Result:
         rollouts, table = work.rollouts, steps(work.rollouts)
         step_N = table.step_of_token

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from apportion.credit.algebra import EXACT, Bias, Claim, Stage, Work, estimator
@@ -18,9 +20,11 @@ def none(component: str | None = None) -> Stage:
         component: a reward that the objective reads, so that episodes of the policy whose reward is unknown are left
             out; others need none.
     """
-    lift = estimator(covers=ORIGINS) if component is None else estimator(needs=(f"reward/{component}",))
+    reads: dict[str, Any] = {"covers": ORIGINS} if component is None else {"needs": (f"reward/{component}",)}
 
-    @lift
+    bias = Bias(Claim.BIASED, "no gradient at all: the objective brings its own")
+
+    @estimator(**reads, bias=bias, by_group=True)
     def nothing(work: Work) -> Tensor:
         return work.advantages
 
@@ -60,7 +64,7 @@ def grpo(
         else Bias(Claim.EXACT_UP_TO_SCALE, "the mean includes the response itself: (n - 1)/n of the gradient")
     )
 
-    @estimator(needs=(f"reward/{component}",), bias=bias, compares_groups=True)
+    @estimator(needs=(f"reward/{component}",), bias=bias, compares_groups=True, by_group=True)
     def group_relative(work: Work) -> Tensor:
         advantage_E = relative(
             work.up(component),
@@ -73,6 +77,21 @@ def grpo(
         return work.spread(advantage_E)
 
     return group_relative
+
+
+def dr_grpo(component: str = "outcome", singleton: Singleton = "zero") -> Stage:
+    """Reward minus the group's mean, and no division: ``grpo(norm_by_std=False)``.
+
+    Its paper also divides the loss by a constant length: see ``seq_mean_token_sum_norm`` in
+    :mod:`apportion.objectives.aggregate`.
+
+    Args:
+        component: the reward.
+        singleton: a group of one gets ``zero``, its ``raw`` reward, or is an ``error``.
+
+    Source: arXiv 2503.20783.
+    """
+    return grpo(component, norm_by_std=False, singleton=singleton)
 
 
 def rloo(component: str = "outcome", singleton: Singleton = "zero") -> Stage:
@@ -94,7 +113,7 @@ def rloo(component: str = "outcome", singleton: Singleton = "zero") -> Stage:
     """
     check_options(singleton=singleton)
 
-    @estimator(needs=(f"reward/{component}",), bias=EXACT, compares_groups=True)
+    @estimator(needs=(f"reward/{component}",), bias=EXACT, compares_groups=True, by_group=True)
     def leave_one_out(work: Work) -> Tensor:
         advantage_E = relative(
             work.up(component),

@@ -56,19 +56,16 @@ def gae(
     check_coefficient("gamma", gamma, most=1)
     check_coefficient("lam", lam, most=1)
     check_coefficient("kl_coefficient", kl_coefficient)
-    values_name, end_name = f"values/{head}", f"response:values_end/{head}"
+    needs = (f"reward/{component}", f"values/{head}")
 
-    @estimator(needs=(f"reward/{component}", values_name), bias=_bias(gamma, lam, whiten), makes=("credit/returns",))
+    bias = bias_of_gae(gamma, lam, whiten)
+
+    @estimator(needs=needs, bias=bias, makes=("credit/returns",), by_group=not whiten)
     def generalised(work: Work) -> Result:
-        rollouts, dtype = work.rollouts, work.advantages.dtype
+        rollouts = work.rollouts
         tokens, offsets = trained_tokens(rollouts)
-        value = rollouts.column(values_name, reader="gae")[tokens].to(dtype)
-        end: Tensor | float = 0.0
-        if rollouts.has(end_name):
-            last = rollouts.response_offsets[1:] - 1
-            end = rollouts.column(end_name, where=last, reader="gae")[last]
-        delta = work.down(component)[tokens] + gamma * next_in_row(value, offsets, end) - value
-        raw = reverse_discounted_sum(delta, offsets, gamma * lam)
+        value, end = critic_values(work, head, tokens, reader="gae")
+        raw = generalised_advantages(work.down(component)[tokens], value, end, offsets, gamma, lam)
         advantages = recursions.whiten(raw) if whiten and len(tokens) else raw
         details = {"returns": raw + value, "raw_advantages": raw}
         return Result(
@@ -81,7 +78,35 @@ def gae(
     return generalised
 
 
-def _bias(gamma: float, lam: float, whiten: bool) -> Bias:
+def critic_values(work: Work, head: str, tokens: Tensor, reader: str) -> tuple[Tensor, Tensor | float]:
+    """What a critic says of the states before some tokens ``[n]``, and of those that episodes end in: ``[E]``, or 0."""
+    rollouts, end_name = work.rollouts, f"response:values_end/{head}"
+    value = rollouts.column(f"values/{head}", reader=reader)[tokens].to(work.advantages.dtype)
+    if not rollouts.has(end_name):
+        return value, 0.0
+    last = rollouts.response_offsets[1:] - 1
+    return value, rollouts.column(end_name, where=last, reader=reader)[last]
+
+
+def generalised_advantages(
+    reward: Tensor, value: Tensor, end: Tensor | float, offsets: Tensor, gamma: float, lam: float
+) -> Tensor:
+    """The recursion of :func:`gae` over rows of a ragged table; adding ``value`` gives the returns.
+
+    Args:
+        reward: r ``[n]``.
+        value: V before every element ``[n]``.
+        end: V after every row, ``[rows]`` or one number.
+        offsets: of the rows.
+        gamma: discount.
+        lam: lambda.
+    """
+    delta = reward + gamma * next_in_row(value, offsets, end) - value
+    return reverse_discounted_sum(delta, offsets, gamma * lam)
+
+
+def bias_of_gae(gamma: float, lam: float, whiten: bool) -> Bias:
+    """What generalised advantages claim."""
     if gamma < 1:
         return Bias(Claim.BIASED, "gamma < 1 discounts later rewards but not the tokens that earn them")
     if lam < 1:

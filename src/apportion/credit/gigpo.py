@@ -91,7 +91,7 @@ def gigpo(
         raise InputError(f"similarity is {similarity}, expected a number between 0 and 1, or None.")
     bias = Bias(Claim.BIASED, "means include the step itself and later visits of the same attempt")
 
-    @estimator(needs=(f"reward/{component}", "steps:state_key"), bias=bias, compares_groups=True)
+    @estimator(needs=(f"reward/{component}", "steps:state_key"), bias=bias, compares_groups=True, by_group=True)
     def group_in_group(work: Work) -> Result:
         table = steps(work.rollouts)
         reward_T = step_rewards(work, component, table)
@@ -120,13 +120,13 @@ def gigpo(
     return group_in_group
 
 
-def states(table: Steps, group_T: Tensor, similarity: float | None = None) -> Tensor:
+def states(table: Steps, group_T: Tensor, similarity: float | None = None, reader: str = "gigpo") -> Tensor:
     """Number decisions by the state they were taken in ``[T]``; states of different groups are different.
 
     Raises:
         InputError: a decision without a state key.
     """
-    keys = table.text("state_key", reader="gigpo")
+    keys = table.text("state_key", reader=reader)
     present = table.rollouts.columns[f"{table.level}:state_key"].present
     missing = sum(key is None for key in keys) if present is None else int((~present).sum())
     if missing:

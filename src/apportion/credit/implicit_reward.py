@@ -38,7 +38,7 @@ def implicit_reward(beta: float = 0.1) -> Stage:
     needs = ("log_probs/old", "log_probs/reference")
     bias = Bias(Claim.BIASED, "an advantage under the reward the model was tuned to, not under the task's")
 
-    @estimator(needs=needs, bias=bias, covers=ORIGINS)
+    @estimator(needs=needs, bias=bias, covers=ORIGINS, by_group=True)
     def log_ratio(work: Work) -> Result:
         tokens, _ = trained_tokens(work.rollouts)
         policy, reference = (work.rollouts.column(name)[tokens].to(work.advantages.dtype) for name in needs)

@@ -63,7 +63,7 @@ def min_form(component: str = "prm", transform: str = "approx_min", temperature:
     if not temperature > 0:
         raise InputError(f"temperature is {temperature}, expected more than 0.")
 
-    @shaper(needs=(f"reward/{component}",))
+    @shaper(needs=(f"reward/{component}",), by_group=True)
     def transformed(work: Work) -> Result:
         reward, lengths = work.rewards[component], ragged.lengths_of(trained_tokens(work.rollouts)[1])
         size_S, episode_S = step_sizes(work, component)

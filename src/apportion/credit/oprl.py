@@ -104,7 +104,7 @@ def oprl(
     bias = Bias(Claim.BIASED, "a learned model's log-ratios stand in for what decisions are worth")
     needs = (f"reward/{component}", "log_probs/prm", "log_probs/old")
 
-    @lift(needs=needs, bias=bias, compares_groups=True)
+    @lift(needs=needs, bias=bias, compares_groups=True, by_group=NORMS[norm] is _as_they_are)
     def implicit(work: Work) -> Result:
         table, group_E = steps(work.rollouts), work.rollouts.group_of_episode
         ratio_T, own_T = _log_ratios(table, work.advantages.dtype)

@@ -82,7 +82,10 @@ def pure(
     needs = (*rewards, *(KL_NEEDS if kl_coef else ()))
     bias = Bias(Claim.BIASED, "scores of steps, shaped so that the worst counts, stand in for the outcome")
 
-    @estimator(needs=needs, bias=bias, compares_groups=True)
+    # Whitening looks at the whole batch, and so does the longest episode where no limit is given.
+    by_group = not whiten and (baseline != "max_len" or max_response_length is not None)
+
+    @estimator(needs=needs, bias=bias, compares_groups=True, by_group=by_group)
     def against_others(work: Work) -> Tensor:
         rollouts, group = work.rollouts, work.rollouts.group_of_episode
         tokens, offsets = trained_tokens(rollouts)
@@ -121,7 +124,9 @@ def pure(
 def _without_step_ends(component: str) -> Stage:
     """No loss at the last token of a step, a separator that any step ends with; it still counts in normalisers."""
 
-    @token_filter(needs=(f"reward/{component}",), bias=Bias(Claim.BIASED, "the choice to end a step is not trained"))
+    bias = Bias(Claim.BIASED, "the choice to end a step is not trained")
+
+    @token_filter(needs=(f"reward/{component}",), bias=bias, by_group=True)
     def inside_steps(work: Work) -> tuple[Tensor, Tensor]:
         row_N = row_of_token(work.rollouts, work.rewards[component].level)
         return work.trained & ~last_of_row(row_N, (row_N >= 0) & work.rollouts.trained), work.counted

@@ -1,4 +1,4 @@
-"""What runs backwards through the rows of a ragged table, and over the trained tokens of an episode.
+"""What runs through the rows of a ragged table, most of it backwards, and over the trained tokens of an episode.
 
 Every recursion is a scan by doubling: after the d-th pass an element knows about the 2^d elements from it on, so a
 row of length L takes log2(L) vectorised passes.
@@ -53,9 +53,13 @@ def reverse_discounted_sum(values: Tensor, offsets: Tensor, discount: Tensor | f
     total = values.clone()
     carry = values.new_full((len(values),), discount) if not isinstance(discount, Tensor) else discount.to(values)
     carry = torch.where(row_ends(offsets), 0.0, carry)  # beyond the end of a row nothing is carried
+    # Two buffers that take turns: on large batches fresh memory for every pass costs more than the arithmetic.
+    next_total, next_carry = torch.empty_like(total), torch.empty_like(carry)
     for step in _doublings(offsets):
-        total[:-step] = total[:-step] + carry[:-step] * total[step:]
-        carry[:-step] = carry[:-step] * carry[step:]
+        torch.addcmul(total[:-step], carry[:-step], total[step:], out=next_total[:-step])
+        torch.mul(carry[:-step], carry[step:], out=next_carry[:-step])
+        next_total[-step:], next_carry[-step:] = total[-step:], carry[-step:]
+        total, next_total, carry, next_carry = next_total, total, next_carry, carry
     return total
 
 
@@ -72,6 +76,47 @@ def reverse_running_min(values: Tensor, offsets: Tensor) -> Tensor:
         lower = torch.minimum(lowest[:-step], lowest[step:])
         lowest[:-step] = torch.where(left[:-step] > step, lower, lowest[:-step])
     return lowest
+
+
+def count_before(counts: Tensor, offsets: Tensor) -> Tensor:
+    """What every row has counted before each element: ``y_t = x_1 + ... + x_{t-1}``, of integers ``[n]`` or ``[n, k]``.
+
+    Example:
+        >>> count_before(torch.tensor([1, 0, 1, 1]), torch.tensor([0, 3, 4])).tolist()
+        [0, 1, 1, 0]
+    """
+    before = counts.cumsum(0) - counts
+    return before - before[offsets[:-1][ragged.row_of(offsets)]]
+
+
+def states_before(transition: Tensor, offsets: Tensor) -> Tensor:
+    """The state an automaton is in before every element, when it begins every row in state 0.
+
+        s_1 = 0,    s_{t+1} = f_t(s_t)
+
+    Maps are composed by doubling, forwards.
+
+    Args:
+        transition: f ``[n, K]``: where every element takes each of K states, as integers from 0.
+        offsets: of the rows.
+
+    Returns:
+        ``[n]``.
+
+    Example:
+        >>> up = torch.tensor([[1, 2, 2], [0, 1, 2], [1, 2, 2], [1, 2, 2]])
+        >>> states_before(up, torch.tensor([0, 3, 4])).tolist()
+        [0, 1, 1, 0]
+    """
+    place = ragged.position_in_row(offsets)
+    through = transition.clone()
+    for step in _doublings(offsets):
+        later = (place >= step).nonzero().squeeze(1)  # the step elements that come before it are in its row
+        through[later] = through[later].gather(1, through[later - step])
+    before = torch.zeros_like(place)
+    inside = (place > 0).nonzero().squeeze(1)
+    before[inside] = through[inside - 1, 0]
+    return before
 
 
 def next_in_row(values: Tensor, offsets: Tensor, end: Tensor | float = 0.0) -> Tensor:

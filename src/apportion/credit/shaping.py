@@ -50,8 +50,9 @@ def kl_in_reward(coefficient: float, estimator: str = "k1", component: str = "ou
     check_coefficient("the coefficient of the divergence", coefficient)
     check_estimator(estimator)
     only_k1 = Bias(Claim.BIASED, f"{estimator} in the reward does not have the gradient of the divergence")
+    bias = EXACT if estimator == "k1" else only_k1
 
-    @shaper(needs=(f"reward/{component}", *KL_NEEDS), bias=EXACT if estimator == "k1" else only_k1)
+    @shaper(needs=(f"reward/{component}", *KL_NEEDS), bias=bias, by_group=True)
     def penalised(work: Work) -> dict[str, Reward]:
         values = work.down(component) - coefficient * kl_of_tokens(work, estimator)
         return {component: Reward("token", values, torch.ones_like(values, dtype=torch.bool))}

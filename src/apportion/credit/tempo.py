@@ -36,7 +36,7 @@ def tempo(component: str = "outcome", norm_by_std: bool = True, eps: float = 1e-
     check_options(eps)
     bias = Bias(Claim.BIASED, "prefix means include the episode itself; exact only as groups grow")
 
-    @estimator(needs=(f"reward/{component}",), bias=bias, compares_groups=True)
+    @estimator(needs=(f"reward/{component}",), bias=bias, compares_groups=True, by_group=True, reads_ids=True)
     def prefix_change(work: Work) -> Result:
         reward_E = work.up(component)
         tree = prefix_tree(work.rollouts)

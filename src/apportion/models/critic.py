@@ -13,12 +13,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import Linear, ModuleDict, Parameter
+from torch.nn import ModuleDict, Parameter
 
 from apportion.models.huggingface import HuggingFacePolicy
 from apportion.models.policy import LossOfTokens, Model, trained_tokens
 from apportion.models.tabular import TabularPolicy
 from apportion.models.trunk import TrunkModel
+from apportion.models.value_heads import linear_head, worth
 from apportion.rollouts import Rollouts
 
 
@@ -40,23 +41,18 @@ class TransformerCritic(TrunkModel):
 
     def __init__(self, policy: HuggingFacePolicy, head: str) -> None:
         trunk = copy.deepcopy(policy.trunk).requires_grad_(True)
-        self.value = Linear(policy.config.hidden_size, 1).to(policy.device, next(trunk.parameters()).dtype)
-        torch.nn.init.zeros_(self.value.weight)
-        torch.nn.init.zeros_(self.value.bias)
+        self.value = linear_head(policy.config.hidden_size, next(trunk.parameters()))
         super().__init__(ModuleDict({"trunk": trunk, "value": self.value}), trunk, policy.autocast)
+        self.prefix_sharing = policy.prefix_sharing
         self.provides = (f"values/{head}",)
         self.chunk = 1 << 16
 
     def read(self, hidden: Tensor, tokens: Tensor, rollouts: Rollouts, names: Sequence[str]) -> Mapping[str, Tensor]:
-        return {name: self._worth(hidden) for name in names}
-
-    def _worth(self, hidden: Tensor) -> Tensor:
-        # The head stays in its own precision: values are regressed, and bfloat16 has three digits.
-        return self.value(hidden.to(self.value.weight.dtype)).squeeze(-1)
+        return {name: worth(self.value, hidden) for name in names}
 
     def end_values(self, rollouts: Rollouts, responses: Tensor) -> Tensor:
         with torch.no_grad():
-            return self._worth(self.states_at_end(rollouts, responses))
+            return worth(self.value, self.states_at_end(rollouts, responses))
 
     def save(self, folder: Path) -> None:
         from safetensors.torch import save_model
@@ -76,6 +72,8 @@ class TabularCritic:
         policy: whose states.
         head: name of the value head.
     """
+
+    prefix_sharing = False
 
     def __init__(self, policy: TabularPolicy, head: str) -> None:
         self.policy = policy

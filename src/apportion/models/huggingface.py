@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, Parameter
 
 from apportion.errors import InputError
 from apportion.models.codec import TokenizerCodec
-from apportion.models.statistics import STATISTICS, chunk_size, from_logits
+from apportion.models.statistics import LOG_PROB_OF, STATISTICS, chunk_size, from_logits, id_columns
 from apportion.models.trunk import TrunkModel
+from apportion.models.value_heads import VALUES, ValueHeads, heads_in, linear_head, worth
 from apportion.rollouts import Rollouts
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -41,6 +42,7 @@ class HuggingFacePolicy(TrunkModel):
     """
 
     provides = tuple(STATISTICS)
+    families = (LOG_PROB_OF,)
 
     def __init__(self, model: Any, tokenizer: Any, autocast: torch.dtype | None = None) -> None:
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -48,6 +50,7 @@ class HuggingFacePolicy(TrunkModel):
         self.model, self.tokenizer = model, tokenizer
         self.head: Module = inner.get_output_embeddings()
         self.config = inner.config
+        self.value_heads = ValueHeads()
         self.chunk = chunk_size(self.vocabulary)
         self.context = int(getattr(self.config, "max_position_embeddings", None) or 1 << 30)
         _refuse_unsupported(model, self)
@@ -63,20 +66,37 @@ class HuggingFacePolicy(TrunkModel):
         end_ids = tuple(sorted({int(i) for i in ends if i is not None}))
         return TokenizerCodec(self.tokenizer, end_ids, instruction, chat)
 
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """The parameters that train, those of value heads last."""
+        yield from super().named_parameters()
+        yield from ((f"values.{n}", p) for n, p in self.value_heads.named_parameters() if p.requires_grad)
+
+    def add_value_head(self, head: str) -> None:
+        """Give the statistic ``values/<head>``: a linear map of the trunk's states that begins at 0."""
+        self.value_heads[head] = linear_head(self.config.hidden_size, next(self.trunk.parameters()))
+        self.provides = (*self.provides, f"{VALUES}{head}")
+
     def read(self, hidden: Tensor, tokens: Tensor, rollouts: Rollouts, names: Sequence[str]) -> Mapping[str, Tensor]:
+        values = {f"{VALUES}{head}": worth(self.value_heads[head], hidden) for head in heads_in(names)}
+        of_logits = [name for name in names if name not in values]
+        if not of_logits:
+            return values
         with self.precision():
             logits = self.head(hidden)
         temperature = rollouts.temperature[rollouts.response_of_token[tokens]]
-        return from_logits(logits, rollouts.ids[tokens], temperature, names)
+        others = {name: rollouts.column(name, tokens)[tokens] for name in id_columns(of_logits)}
+        return {**values, **from_logits(logits, rollouts.ids[tokens], temperature, of_logits, others)}
 
     def save(self, folder: Path) -> None:
         with _quietly():
             self.model.save_pretrained(folder, max_shard_size="1000GB")  # one file: load_weights reads one
             self.tokenizer.save_pretrained(folder)
+        self.value_heads.save(folder)
 
     def load_weights(self, folder: Path) -> None:
         from safetensors.torch import load_file
 
+        self.value_heads.load(folder)
         name = "adapter_model.safetensors" if (folder / "adapter_config.json").exists() else "model.safetensors"
         state = load_file(folder / name)
         if name == "adapter_model.safetensors":
@@ -91,14 +111,20 @@ class HuggingFacePolicy(TrunkModel):
 
     def clone(self) -> HuggingFacePolicy:
         """A copy with weights of its own."""
-        return HuggingFacePolicy(copy.deepcopy(self.model), self.tokenizer, self.autocast)
+        twin = HuggingFacePolicy(copy.deepcopy(self.model), self.tokenizer, self.autocast)
+        twin.value_heads, twin.provides = copy.deepcopy(self.value_heads), self.provides
+        twin.prefix_sharing = self.prefix_sharing
+        return twin
 
     def frozen_copy(self) -> HuggingFacePolicy:
         """The reference policy: with adapters the same weights with adapters off, else a copy that does not train."""
         if hasattr(self.model, "disable_adapter"):
-            return _AdaptersOff(self.model, self.tokenizer, self.autocast)
+            off = _AdaptersOff(self.model, self.tokenizer, self.autocast)
+            off.prefix_sharing = self.prefix_sharing
+            return off
         twin = self.clone()
         twin.model.requires_grad_(False)
+        twin.value_heads.requires_grad_(False)
         return twin
 
 
@@ -108,6 +134,10 @@ class _AdaptersOff(HuggingFacePolicy):
     def statistics(self, rollouts: Rollouts, responses: Tensor, names: Sequence[str]) -> Mapping[str, Tensor]:
         with self.model.disable_adapter():
             return super().statistics(rollouts, responses, names)
+
+    def hidden_sums(self, rollouts: Rollouts, responses: Tensor) -> Tensor:
+        with self.model.disable_adapter():
+            return super().hidden_sums(rollouts, responses)
 
     def load_weights(self, folder: Path) -> None:
         """Nothing to read: the weights under the adapters never change."""

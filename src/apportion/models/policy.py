@@ -25,9 +25,11 @@ class Model(Protocol):
 
     Attributes:
         provides: the statistics it can give.
+        prefix_sharing: whether prefixes that responses of a micro-batch share are computed once.
     """
 
     provides: tuple[str, ...]
+    prefix_sharing: bool
 
     @property
     def device(self) -> torch.device: ...

@@ -8,17 +8,19 @@ Suffix legend: S states, V vocabulary, n tokens, b rows.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Parameter, ParameterDict
 
 from apportion.errors import InputError
 from apportion.models.codec import NumberCodec
 from apportion.models.policy import LossOfTokens, trained_tokens
-from apportion.models.statistics import STATISTICS, from_logits
+from apportion.models.statistics import STATISTICS, from_logits, id_columns
+from apportion.models.value_heads import VALUES, heads_in
 from apportion.rollouts import Rollouts, ragged
 
 
@@ -42,7 +44,8 @@ class TabularPolicy:
         torch.Size([7, 2])
     """
 
-    provides = tuple(STATISTICS)
+    provides: tuple[str, ...] = tuple(STATISTICS)
+    prefix_sharing = False
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class TabularPolicy:
         if states > 10_000_000:
             raise InputError(f"a table of {states} states is too large, expected at most ten million.")
         self.logits = Parameter(torch.zeros((states, vocabulary), dtype=getattr(torch, dtype)))
+        self.value_heads = ParameterDict()
 
     @property
     def device(self) -> torch.device:
@@ -90,7 +94,13 @@ class TabularPolicy:
         return self.logits[self.state(prompt, prefix)]
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        return iter([("logits", self.logits)])
+        heads = [(f"{VALUES}{head}", values) for head, values in self.value_heads.items()]
+        return iter([("logits", self.logits), *heads])
+
+    def add_value_head(self, head: str) -> None:
+        """Give the statistic ``values/<head>``: a value a state, 0 to begin with."""
+        self.value_heads[head] = Parameter(torch.zeros_like(self.logits[:, 0]))
+        self.provides = (*self.provides, f"{VALUES}{head}")
 
     def states_of(self, rollouts: Rollouts) -> Tensor:
         """The state every token was drawn from ``[N]``."""
@@ -120,28 +130,37 @@ class TabularPolicy:
                 value.backward()
 
     def _statistics(self, rollouts: Rollouts, tokens: Tensor, names: Sequence[str]) -> Mapping[str, Tensor]:
+        states = self.states_of(rollouts)[tokens]
+        values = {f"{VALUES}{head}": self.value_heads[head][states] for head in heads_in(names)}
+        of_logits = [name for name in names if name not in values]
         temperature = rollouts.temperature[rollouts.response_of_token[tokens]]
-        return from_logits(self.logits[self.states_of(rollouts)[tokens]], rollouts.ids[tokens], temperature, names)
+        others = {name: rollouts.column(name, tokens)[tokens] for name in id_columns(of_logits)}
+        return {**values, **from_logits(self.logits[states], rollouts.ids[tokens], temperature, of_logits, others)}
 
     def save(self, folder: Path) -> None:
         from safetensors.torch import save_file
 
-        save_file({"logits": self.logits.detach().contiguous()}, folder / "model.safetensors")
+        tables = {name: table.detach().contiguous() for name, table in self.named_parameters()}
+        save_file(tables, folder / "model.safetensors")
 
     def load_weights(self, folder: Path) -> None:
         from safetensors.torch import load_file
 
+        tables = load_file(folder / "model.safetensors")
         with torch.no_grad():
-            self.logits.copy_(load_file(folder / "model.safetensors")["logits"])
+            for name, table in self.named_parameters():
+                table.copy_(tables[name])
 
     def clone(self) -> TabularPolicy:
-        """A copy with a table of its own."""
+        """A copy with tables of its own."""
         twin = TabularPolicy(self.vocabulary, self.depth, self.prompts, end_ids=self.end_ids)
         twin.logits = Parameter(self.logits.detach().clone())
+        twin.value_heads, twin.provides = copy.deepcopy(self.value_heads), self.provides
         return twin
 
     def frozen_copy(self) -> TabularPolicy:
         """A copy that does not train: the reference policy."""
         twin = self.clone()
-        twin.logits.requires_grad_(False)
+        for _, table in twin.named_parameters():
+            table.requires_grad_(False)
         return twin

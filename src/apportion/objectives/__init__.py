@@ -9,9 +9,13 @@ from collections.abc import Callable
 from apportion import registry
 from apportion.errors import InputError
 from apportion.objectives.aggregate import AGGREGATIONS as AGGREGATIONS
+from apportion.objectives.b_coder import b_coder as b_coder
+from apportion.objectives.b_coder import b_coder_value as b_coder_value
+from apportion.objectives.cad_rl import cad_rl as cad_rl
 from apportion.objectives.divergence import divergence as divergence
 from apportion.objectives.divergence import dph_rl as dph_rl
 from apportion.objectives.implicit_prm import implicit_prm as implicit_prm
+from apportion.objectives.margin_scaling import mm_dpo as mm_dpo
 from apportion.objectives.mixing import mix as mix
 from apportion.objectives.pacs import pacs as pacs
 from apportion.objectives.policy_gradient import KL_ESTIMATORS as KL_ESTIMATORS
@@ -20,6 +24,7 @@ from apportion.objectives.policy_gradient import entropy_bonus as entropy_bonus
 from apportion.objectives.policy_gradient import imitation as imitation
 from apportion.objectives.policy_gradient import kl as kl
 from apportion.objectives.policy_gradient import kl_estimate as kl_estimate
+from apportion.objectives.policy_gradient import reinforce as reinforce
 from apportion.objectives.preference import dpo as dpo
 from apportion.objectives.protocol import Loss as Loss
 from apportion.objectives.protocol import Now as Now
@@ -28,11 +33,19 @@ from apportion.objectives.protocol import Terms as Terms
 from apportion.objectives.protocol import add as add
 from apportion.objectives.protocol import bind as bind
 from apportion.objectives.protocol import token_objective as token_objective
+from apportion.objectives.return_decomposition import return_decomposition as return_decomposition
+from apportion.objectives.reward_model import reward_model as reward_model
 from apportion.objectives.rover import rover as rover
+from apportion.objectives.segment_clip import loop as loop
+from apportion.objectives.segment_clip import segment_clip as segment_clip
+from apportion.objectives.t_reg import t_reg as t_reg
 from apportion.objectives.value import value as value
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "clip": clip,
+    "segment_clip": segment_clip,
+    "loop": loop,
+    "reinforce": reinforce,
     "kl": kl,
     "entropy_bonus": entropy_bonus,
     "imitation": imitation,
@@ -40,9 +53,16 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "rover": rover,
     "pacs": pacs,
     "dpo": dpo,
+    "t_reg": t_reg,
+    "mm_dpo": mm_dpo,
+    "reward_model": reward_model,
+    "cad_rl": cad_rl,
     "divergence": divergence,
     "dph_rl": dph_rl,
     "implicit_prm": implicit_prm,
+    "return_decomposition": return_decomposition,
+    "b_coder": b_coder,
+    "b_coder_value": b_coder_value,
 }
 
 

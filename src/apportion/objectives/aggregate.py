@@ -18,7 +18,7 @@ from apportion import registry
 from apportion.credit.assign import Credit
 from apportion.errors import InputError
 from apportion.objectives.protocol import Weights
-from apportion.rollouts import Rollouts, ragged
+from apportion.rollouts import Rollouts, is_branched, ragged
 
 
 def token_mean() -> Weights:
@@ -42,13 +42,27 @@ def seq_mean_token_sum() -> Weights:
     return weights
 
 
-def seq_mean_token_mean() -> Weights:
-    """Mean over the tokens of an episode, then over the episodes that count any (the original GRPO)."""
+def seq_mean_token_mean(divisor: float | None = None, weight: str | None = None) -> Weights:
+    """Mean over the tokens of an episode, then over the episodes that count any (the original GRPO).
+
+    Args:
+        divisor: what the sum over episodes is divided by instead of their number (LOOP).
+        weight: a token column of positive weights, for a weighted mean over the tokens (CAD-RL: ``precision_weight``).
+
+    Raises:
+        InputError: a divisor below 1; when evaluated, a weight that is not positive.
+    """
+    if divisor is not None and not divisor >= 1:
+        raise InputError(f"divisor is {divisor}, expected at least 1.")
 
     def weights(rollouts: Rollouts, credit: Credit) -> Tensor:
         length = _lengths(rollouts, credit)
-        weight_E = 1.0 / (length.clamp(min=1) * max(int((length > 0).sum()), 1))
-        return weight_E[rollouts.episode_of_token]
+        episodes = max(int((length > 0).sum()), 1) if divisor is None else divisor
+        if weight is None:
+            return (1.0 / (length.clamp(min=1) * episodes))[rollouts.episode_of_token]
+        weight_N = _column(weight, rollouts, credit)
+        total = ragged.sum_rows(torch.where(credit.counted, weight_N, 0.0), rollouts.episode_offsets)
+        return weight_N / (torch.where(length > 0, total, 1.0) * episodes)[rollouts.episode_of_token]
 
     return weights
 
@@ -76,9 +90,18 @@ def seq_mean_token_sum_norm(length: float | None = None, per_episode: bool = Tru
     return weights
 
 
+def _column(name: str, rollouts: Rollouts, credit: Credit) -> Tensor:
+    """A token column as weights ``[N]``, 1 at tokens that are in neither a loss nor a normaliser."""
+    used = credit.trained | credit.counted
+    values = torch.where(used, rollouts.column(name, where=used, reader="this aggregation").double(), 1.0)
+    if not bool((values > 0).all()):
+        raise InputError(f"the weight {name!r} is {float(values.min()):g} at some token, expected more than 0.")
+    return values
+
+
 def _lengths(rollouts: Rollouts, credit: Credit) -> Tensor:
     """Counted tokens of every episode ``[E]``."""
-    if bool((rollouts.weight != 1).any()):
+    if is_branched(rollouts) or bool((rollouts.weight != 1).any()):
         raise InputError(
             "this aggregation needs whole responses and these rollouts have branches that share a prefix: "
             "use aggregate='token_mean'."

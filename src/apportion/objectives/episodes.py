@@ -15,7 +15,7 @@ from apportion.credit.algebra import Reward, Work
 from apportion.credit.assign import Credit
 from apportion.errors import InputError, MissingColumn
 from apportion.objectives.protocol import read
-from apportion.rollouts import Rollouts, ragged
+from apportion.rollouts import Rollouts, is_branched, ragged
 from apportion.rollouts.columns import split_name
 from apportion.rollouts.model import maker_of
 
@@ -45,19 +45,25 @@ def refuse_branches(rollouts: Rollouts) -> None:
     """Whole episodes only: a branch does not train the prefix it shares.
 
     Raises:
-        InputError: a token has a sampling weight, so branches were forced.
+        InputError: a response is a branch, or a token has a sampling weight, so branches were forced.
     """
-    if bool((rollouts.weight != 1).any()):
+    if is_branched(rollouts) or bool((rollouts.weight != 1).any()):
         raise InputError(
             "this objective needs whole responses and these rollouts have branches that share a prefix, expected "
             "none: sample without branching, or choose an objective over tokens."
         )
 
 
-def rewarded(component: str, rollouts: Rollouts, credit: Credit) -> tuple[Tensor, Tensor]:
+def rewarded(component: str, rollouts: Rollouts, credit: Credit, drop_unknown: bool = False) -> tuple[Tensor, Tensor]:
     """The episodes a reward is known of and that have a trained token ``[m]``, and their rewards ``[m]``.
 
     Episodes that were never asked for one (rehearsal, demonstrations) are left out.
+
+    Args:
+        component: the reward.
+        rollouts: the update batch.
+        credit: its credit.
+        drop_unknown: leave episodes out whose reward is unknown though the credit did not.
 
     Raises:
         MissingColumn: there is no such reward.
@@ -82,11 +88,12 @@ def rewarded(component: str, rollouts: Rollouts, credit: Credit) -> tuple[Tensor
     )
     known = ~credit.unknown & (work.up("absent") == 0)
     lost = known & (work.up("unknown") > 0)
-    if bool(lost.any()):
+    if bool(lost.any()) and not drop_unknown:
         raise InputError(
             f"{int(lost.sum())} episodes have an unknown {name!r}, expected the credit to leave them out: choose a "
             f"credit that reads it, such as none(component={component!r})."
         )
+    known = known & ~lost
     if bool((known & (ragged.lengths_of(rollouts.episode_offsets) == 0)).any()):
         raise InputError("an episode has no tokens, expected at least one each: leave it out.")
     members = (known & (count_by_episode(trained_tokens(credit), rollouts) > 0)).nonzero().squeeze(1)

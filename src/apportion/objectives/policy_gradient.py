@@ -66,6 +66,21 @@ def clip(
     return token_objective(terms, aggregation(aggregate), ("log_probs",), ("log_probs/old", "credit/advantages"))
 
 
+def reinforce(aggregate: str = "token_mean") -> Objective:
+    """The policy gradient itself, without a ratio: ``-A_t log pi(y_t)``; exact for one update on fresh samples.
+
+    Args:
+        aggregate: how token terms are averaged, see :mod:`apportion.objectives.aggregate`.
+
+    Source: Williams 1992.
+    """
+
+    def terms(now: Now, at: Mapping[str, Tensor]) -> Terms:
+        return Terms(-at["credit/advantages"].to(now["log_probs"].dtype) * now["log_probs"])
+
+    return token_objective(terms, aggregation(aggregate), ("log_probs",), ("credit/advantages",))
+
+
 def kl(coefficient: float = 0.001, estimator: str = "k3", aggregate: str = "token_mean") -> Objective:
     """A penalty on the divergence from the reference policy: ``coefficient * kl_estimate_t``.
 

@@ -1,4 +1,4 @@
-"""DPO: prefer one episode to another, token by token.
+"""DPO: prefer one episode to another, token by token; and what objectives over pairs share.
 
 Suffix legend: E episodes, K pairs.
 """
@@ -6,6 +6,8 @@ Suffix legend: E episodes, K pairs.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,48 +18,112 @@ from apportion.credit.assign import Credit
 from apportion.errors import InputError
 from apportion.objectives import episodes
 from apportion.objectives.protocol import Loss, Now, Objective
-from apportion.rollouts import Pairs, Rollouts, ragged
+from apportion.rollouts import Pairs, Rollouts
+from apportion.rollouts.pairs import check_prompts, pairs_of
 
 
-def compared_pairs(rollouts: Rollouts, credit: Credit) -> tuple[Pairs, Tensor]:
-    """The pairs that say something, and the weight of each ``[K]``.
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Pairs that say something.
 
-    Ties (``pair:tie``) say nothing; pairs with an episode of which nothing trains are left out too.
+    Attributes:
+        preferred: episodes ``[K]``.
+        other: episodes ``[K]``.
+        rows: which of the rollouts' pairs they are ``[K]``.
+        weight: of each, 1 unless the pairs have weights ``[K]``.
+    """
+
+    preferred: Tensor
+    other: Tensor
+    rows: Tensor
+    weight: Tensor
+
+    def sides(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Values of episodes ``[E]`` at the preferred and at the other of every pair ``[K]``."""
+        return values[self.preferred], values[self.other]
+
+    def mean(self, values: Tensor, over: Tensor | None = None) -> Tensor:
+        """Weighted mean of values ``[K]`` over all pairs, or those of a mask ``[K]``; 0 without any."""
+        weight = self.weight.to(values.dtype)
+        weight = weight if over is None else torch.where(over, weight, 0.0)
+        return (values * weight).sum() / weight.sum().clamp(min=torch.finfo(values.dtype).tiny)
+
+    def report(self, **shown: Tensor) -> dict[str, Tensor]:
+        """What to report of every pair ``[K]``, as plain means."""
+        return {name: values.detach().double().sum() / max(len(values), 1) for name, values in shown.items()}
+
+
+def compared_pairs(rollouts: Rollouts, credit: Credit, ties: bool = False) -> Compared:
+    """The pairs that say something.
+
+    Pairs with an episode of which nothing trains are left out.
+
+    Args:
+        rollouts: with pairs.
+        credit: says what trains.
+        ties: keep ties (``pair:tie``) too; a preference says nothing of them.
 
     Raises:
         InputError: no pairs at all, a pair of different prompts, an episode without any token, or a negative weight.
     """
-    if rollouts.pairs is None:
-        raise InputError("these rollouts have no pairs, expected preferences between episodes: add pair records.")
-    both = torch.stack([rollouts.pairs.preferred, rollouts.pairs.other])
-    if bool((ragged.lengths_of(rollouts.episode_offsets)[both] == 0).any()):
-        raise InputError("an episode of a pair has no tokens, expected at least the end token: leave it out.")
+    pairs = pairs_of(rollouts)
+    both = torch.stack([pairs.preferred, pairs.other])
     keep = (episodes.count_by_episode(episodes.trained_tokens(credit), rollouts)[both] > 0).all(0)
-    if rollouts.has("pair:tie"):
-        keep &= ~rollouts.column("pair:tie", where=keep).bool()
-    pairs = Pairs(*both[:, keep])
-    _check_prompts(rollouts, pairs)
+    if not ties:
+        keep &= ~tied(rollouts, keep)
+    kept = Pairs(*both[:, keep])
+    check_prompts(rollouts, kept)
+    rows = keep.nonzero().squeeze(1)
     if not rollouts.has("pair:weight"):
-        return pairs, torch.ones(len(pairs.preferred), device=rollouts.device)
+        return Compared(kept.preferred, kept.other, rows, torch.ones(len(rows), device=rollouts.device))
     weight = rollouts.column("pair:weight", where=keep)[keep]
     if bool((weight < 0).any()):
         raise InputError(f"a pair has the weight {float(weight.min()):g}, expected 0 or more.")
-    return pairs, weight
+    return Compared(kept.preferred, kept.other, rows, weight)
 
 
-def _check_prompts(rollouts: Rollouts, pairs: Pairs) -> None:
-    """Both episodes of a pair answer the same prompt, by content."""
-    first = rollouts.prompts[rollouts.response_offsets[:-1]]
-    starts, ends = rollouts.prompt_offsets[:-1], rollouts.prompt_offsets[1:]
-    one, two = first[pairs.preferred], first[pairs.other]
-    same = bool((ends[one] - starts[one] == ends[two] - starts[two]).all())
-    if same:
-        tokens = (rollouts.prompt_ids[ragged.ranges(starts[side], ends[side])] for side in (one, two))
-        same = torch.equal(*tokens)
-    if not same:
-        raise InputError(
-            "the episodes of a pair have different prompts, expected the same: pair answers to one prompt."
-        )
+def tied(rollouts: Rollouts, rows: Tensor) -> Tensor:
+    """Which pairs are ties, of all pairs; only some (a mask or indices) will be used."""
+    if not rollouts.has("pair:tie"):
+        return torch.zeros(rollouts.rows("pair"), dtype=torch.bool, device=rollouts.device)
+    return rollouts.column("pair:tie", where=rows).bool()
+
+
+@dataclass(frozen=True)
+class ImplicitReward:
+    """What a policy's log-probs say an episode is worth, before the scale beta.
+
+    Attributes:
+        of_episodes: ``(log-probs of the policy [N], rollouts, credit) -> [E]``.
+        needs: columns it reads.
+    """
+
+    of_episodes: Callable[[Tensor, Rollouts, Credit], Tensor]
+    needs: tuple[str, ...] = ()
+
+
+def _summed_log_ratio(log_probs: Tensor, rollouts: Rollouts, credit: Credit) -> Tensor:
+    tokens, delta = episodes.log_ratios(log_probs, "log_probs/reference", rollouts, credit)
+    return episodes.sum_by_episode(delta, tokens, rollouts)
+
+
+def _mean_log_prob(log_probs: Tensor, rollouts: Rollouts, credit: Credit) -> Tensor:
+    tokens = episodes.trained_tokens(credit)
+    total = episodes.sum_by_episode(log_probs[tokens], tokens, rollouts)
+    return total / episodes.count_by_episode(tokens, rollouts).clamp(min=1)
+
+
+IMPLICIT_REWARDS: Mapping[str, ImplicitReward] = {
+    "dpo": ImplicitReward(_summed_log_ratio, ("log_probs/reference",)),
+    "simpo": ImplicitReward(_mean_log_prob),
+}
+"""``dpo``: the sum over trained tokens of ``log pi - log pi_ref``; ``simpo``: the mean of ``log pi``."""
+
+
+def check_beta(beta: float) -> None:
+    """Refuse a scale of the implicit reward that is not positive."""
+    if not 0 < beta < math.inf:
+        raise InputError(f"beta is {beta}, expected more than 0.")
 
 
 def dpo(beta: float = 0.1) -> Objective:
@@ -74,7 +140,7 @@ def dpo(beta: float = 0.1) -> Objective:
         beta: scale of the implicit reward.
 
     Metrics: ``margin`` (mean z), ``pair_accuracy`` (z is positive), ``reward_chosen``, ``reward_rejected`` (sums of
-    rhat); means over pairs.
+    rhat); means over pairs. A falling ``reward_chosen`` is displacement: see :mod:`apportion.annotations.ches`.
 
     Raises:
         InputError: ``beta`` that is not positive; when evaluated, rollouts without pairs, a pair of different prompts,
@@ -82,18 +148,15 @@ def dpo(beta: float = 0.1) -> Objective:
 
     Source: arXiv 2305.18290; per token arXiv 2404.12358.
     """
-    if not 0 < beta < math.inf:
-        raise InputError(f"beta is {beta}, expected more than 0.")
+    check_beta(beta)
+    implicit = IMPLICIT_REWARDS["dpo"]
 
     def evaluate(now: Now, rollouts: Rollouts, credit: Credit, clock: Clock | None) -> Loss:
         episodes.refuse_branches(rollouts)
-        pairs, weight = compared_pairs(rollouts, credit)
-        tokens, delta = episodes.log_ratios(now["log_probs"], "log_probs/reference", rollouts, credit)
-        reward = beta * episodes.sum_by_episode(delta, tokens, rollouts)
-        chosen, rejected = reward[pairs.preferred], reward[pairs.other]
-        z, share = chosen - rejected, weight.to(reward.dtype) / weight.sum().clamp(min=torch.finfo(reward.dtype).tiny)
-        shown = {"margin": z, "pair_accuracy": z > 0, "reward_chosen": chosen, "reward_rejected": rejected}
-        metrics = {name: values.detach().double().sum() / max(len(z), 1) for name, values in shown.items()}
-        return Loss((share * softplus(-z)).sum(), metrics)
+        compared = compared_pairs(rollouts, credit)
+        chosen, rejected = compared.sides(beta * implicit.of_episodes(now["log_probs"], rollouts, credit))
+        z = chosen - rejected
+        metrics = compared.report(margin=z, pair_accuracy=z > 0, reward_chosen=chosen, reward_rejected=rejected)
+        return Loss(compared.mean(softplus(-z)), metrics)
 
-    return Objective("pair", ("log_probs",), ("log_probs/reference",), evaluate)
+    return Objective("pair", ("log_probs",), implicit.needs, evaluate)

@@ -30,6 +30,11 @@ def sample(
     """Draw responses to every task, with their text beside the tokens."""
     prompts = [codec.encode(task) for task in tasks]
     rollouts = sample_groups(engine, prompts, group_size, settings, generator, first_group, policy_version)
+    return with_texts(rollouts, codec, tasks)
+
+
+def with_texts(rollouts: Rollouts, codec: Codec, tasks: Sequence[Task]) -> Rollouts:
+    """Text beside the tokens, and what was asked; prompts are numbered as ``tasks``."""
     texts = [codec.decode(row) for row in ragged.unflatten(rollouts.ids, rollouts.token_offsets)]
     of_response = [tasks[i] for i in rollouts.prompts.tolist()]
     return (
@@ -48,19 +53,23 @@ def score(rollouts: Rollouts, tasks: Sequence[Task], verifiers: Mapping[str, Ver
         tasks: what was asked.
         verifiers: by task source.
     """
-    texts = rollouts.columns["response:text"].text
-    verdicts: list[Verdict | None] = [None] * rollouts.n_responses
-    of_response = [tasks[i] for i in rollouts.prompts.tolist()]
-    for source, verifier in verifiers.items():
-        rows = [i for i, task in enumerate(of_response) if task.source == source]
-        answers = verifier([of_response[i] for i in rows], [texts[i] or "" for i in rows])
-        for i, verdict in zip(rows, answers, strict=True):
-            verdicts[i] = verdict
-    given = [verdict or Verdict(None, "no verifier for this task source") for verdict in verdicts]
+    texts = [text or "" for text in rollouts.columns["response:text"].text]
+    given = verdicts_on([tasks[i] for i in rollouts.prompts.tolist()], texts, verifiers)
     values = torch.tensor([0.0 if v.score is None else v.score for v in given], dtype=torch.float64)
     scored = torch.tensor([v.known for v in given])
     rollouts = rollouts.with_reward("outcome", values.to(rollouts.device), scored.to(rollouts.device), maker="verifier")
     return rollouts.with_column("episode:reason", [v.reason for v in given], maker="verifier")
+
+
+def verdicts_on(tasks: Sequence[Task], responses: Sequence[str], verifiers: Mapping[str, Verifier]) -> list[Verdict]:
+    """One verdict a response, of the verifier of its task's source; unknown where there is none."""
+    verdicts: list[Verdict | None] = [None] * len(tasks)
+    for source, verifier in verifiers.items():
+        rows = [i for i, task in enumerate(tasks) if task.source == source]
+        answers = verifier([tasks[i] for i in rows], [responses[i] for i in rows])
+        for i, verdict in zip(rows, answers, strict=True):
+            verdicts[i] = verdict
+    return [verdict or Verdict(None, "no verifier for this task source") for verdict in verdicts]
 
 
 class Collector(Protocol):

@@ -11,9 +11,11 @@ from apportion import registry
 from apportion.errors import InputError
 from apportion.rewards.choices import choice
 from apportion.rewards.each import paired
+from apportion.rewards.execution import execution
 from apportion.rewards.gym import reasoning_gym
 from apportion.rewards.integers import integer
 from apportion.rewards.mathematics.verifier import math as mathematics
+from apportion.rewards.step_checks import judged, partial_sums
 from apportion.rewards.texts import exact, running_sum
 from apportion.rewards.verdict import Verdict, Verifier
 from apportion.tasks.task import Task
@@ -21,8 +23,11 @@ from apportion.tasks.task import Task
 VERIFIERS: dict[str, Callable[..., Verifier]] = {
     "choice": choice,
     "exact": exact,
+    "execution": execution,
     "integer": integer,
+    "judged": judged,
     "math": mathematics,
+    "partial_sums": partial_sums,
     "reasoning_gym": reasoning_gym,
     "running_sum": running_sum,
 }

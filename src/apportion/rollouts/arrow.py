@@ -91,10 +91,14 @@ def read_arrow(path: str | os.PathLike[str]) -> Rollouts:
         return _File(source, path).rollouts()
 
 
-def stream_arrow(path: str | os.PathLike[str]) -> Iterator[Rollouts]:
+def stream_arrow(path: str | os.PathLike[str], keep_order: bool = False) -> Iterator[Rollouts]:
     """Read an Arrow file group by group, in the order in which groups begin, holding one group in memory.
 
     As in :meth:`Rollouts.groups`, pairs across groups belong to none of them.
+
+    Args:
+        path: the file.
+        keep_order: give a file whose groups do not stand together as one part, in its order.
 
     Raises:
         InputError: as :func:`read_arrow`.
@@ -108,7 +112,7 @@ def stream_arrow(path: str | os.PathLike[str]) -> Iterator[Rollouts]:
         [2, 1]
     """
     with _opened(path) as source:
-        yield from _File(source, path).groups()
+        yield from _File(source, path).groups(keep_order)
 
 
 def _pyarrow() -> Any:
@@ -231,10 +235,13 @@ class _File:
         self._kinds, self._paired = metadata["spans"], metadata["paired"]
         self._pairs = pa.ipc.open_stream(base64.b64decode(metadata["pairs"])).read_all()
 
-    def groups(self) -> Iterator[Rollouts]:
+    def groups(self, keep_order: bool = False) -> Iterator[Rollouts]:
         """Every group by itself, in the order in which they begin."""
         group = _numbers(self._table.column("group"))
         _, first, number = np.unique(group, return_index=True, return_inverse=True)
+        if keep_order and int((group[1:] != group[:-1]).sum()) > max(len(first) - 1, 0):
+            yield self.rollouts()
+            return
         rows = np.split(np.argsort(number, kind="stable"), np.bincount(number).cumsum()[:-1])
         for index in np.argsort(first):
             yield self.rollouts(rows[index])
@@ -299,20 +306,18 @@ class _File:
 
     def _prompts(self, used: np.ndarray) -> tuple[Tensor, Tensor]:
         """Tokens and offsets of some prompts, which may be given at the rows of another group."""
-        numbers, bounds, ids = self._all_prompts
-        place = torch.from_numpy(np.searchsorted(numbers, used))
-        lengths = ragged.lengths_of(bounds)[place]
-        return ids[ragged.ranges(bounds[place], bounds[place + 1])], ragged.offsets_of(lengths)
+        numbers, rows = self._shown
+        given = self._table.column("prompt_ids").take(rows[np.searchsorted(numbers, used)])
+        ids, lengths = _flat(given)
+        return _tensor(ids), ragged.offsets_of(lengths)
 
     @cached_property
-    def _all_prompts(self) -> tuple[np.ndarray, Tensor, Tensor]:
-        """Numbers (ascending), offsets and tokens of all prompts."""
-        given = self._table.column("prompt_ids")
-        shown = np.flatnonzero(given.is_valid().to_numpy())
+    def _shown(self) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers (ascending) of all prompts, and the rows at which their tokens are given."""
+        shown = np.flatnonzero(self._table.column("prompt_ids").is_valid().to_numpy())
         numbers = _numbers(self._table.column("prompt"))[shown]
         order = np.argsort(numbers)
-        ids, lengths = _flat(given.take(shown[order]))
-        return numbers[order], ragged.offsets_of(lengths), _tensor(ids)
+        return numbers[order], shown[order]
 
 
 def _joined(column: Any) -> Any:

@@ -120,7 +120,7 @@ def assemble(name: str, parts: Sequence[Rows], n: int, header: Header) -> tuple[
         InputError: entries that do not fit together; the message begins with path and line.
     """
     word = split_name(name)[1].split("/")[0]
-    dtype = header.dtype or _inferred(word, parts)
+    dtype = header.dtype or inferred(word, parts)
     valid, seen = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
     for part in parts:
         rows = slice(part.start, part.start + len(part.valid))
@@ -149,7 +149,7 @@ def assemble(name: str, parts: Sequence[Rows], n: int, header: Header) -> tuple[
     return (Cells(table[:, 0], valid) if width is None else Cells(table, valid, inner)), seen
 
 
-def _inferred(word: str, parts: Sequence[Rows]) -> str:
+def inferred(word: str, parts: Sequence[Rows]) -> str:
     """The dtype of a column for which the file says none; ``word`` is the first of its name."""
     if word in REAL:
         return "float64"

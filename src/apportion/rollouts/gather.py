@@ -105,11 +105,19 @@ class Gathering:
                 f"{short(self._episode_values[name])}: give it once, or the same in every record of the episode."
             )
 
-    def build(self, headers: Mapping[str, Header], kinds: Iterable[str], paired: bool, where: str) -> Rollouts:
+    def build(
+        self,
+        headers: Mapping[str, Header],
+        mentioned: Mapping[str, Header],
+        kinds: Iterable[str],
+        paired: bool,
+        where: str,
+    ) -> Rollouts:
         """Everything gathered.
 
         Args:
             headers: of the columns the file declares; they exist even where no record mentions them.
+            mentioned: of the columns that others of its records have; they exist here too.
             kinds: the kinds of span it declares.
             paired: whether it has pairs, if only none of them is among these episodes.
             where: the path, for messages about the whole.
@@ -128,6 +136,7 @@ class Gathering:
         place = {self._prompt_numbers[key]: i for i, key in enumerate(keys)}
         prompts = [np.frombuffer(tokens, dtype=np.int64) for _, tokens in keys]
         pairs = torch.tensor(self._pairs, dtype=torch.int64).reshape(-1, 2)
+        absent = {name: header for name, header in mentioned.items() if name not in self._rows}
         try:
             return Rollouts(
                 ids=_end_to_end(self._ids),
@@ -137,7 +146,7 @@ class Gathering:
                 prompt_ids=_end_to_end(prompts),
                 prompt_offsets=_offsets(prompts),
                 prompts=torch.tensor([place[number] for number in self._prompts], dtype=torch.int64),
-                columns=with_unknown(self._columns(headers, sizes, where)),
+                columns=with_unknown(self._columns({**absent, **headers}, sizes, where)),
                 spans=spans,
                 pairs=Pairs(pairs[:, 0].contiguous(), pairs[:, 1].contiguous()) if paired else None,
             )

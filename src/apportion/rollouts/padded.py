@@ -44,7 +44,7 @@ def from_padded(
         raise InputError(
             f"ids {tuple(ids.shape)} and mask {tuple(mask.shape)} do not fit, expected both [responses, width]."
         )
-    if not bool(((mask == 0) | (mask == 1)).all()):
+    if bool((mask.bool() != mask).any()):
         raise InputError("mask has values other than 0 and 1.")
     rows, width = ids.shape
     if rewards.shape not in ((rows,), (rows, width)):
@@ -52,26 +52,30 @@ def from_padded(
     place = torch.arange(width, device=ids.device)
     if lengths is None:
         lengths = ((place + 1) * mask).amax(1) if width else mask.new_zeros(rows)
-    lengths = lengths.long()
-    inside = place < lengths[:, None]
+    offsets = ragged.offsets_of(lengths.long())
+    inside = ragged.position_in_row(offsets) + width * ragged.row_of(offsets)
+
+    def flat(padded: Tensor) -> Tensor:
+        return padded.flatten().index_select(0, inside)
+
     result = Rollouts(
-        ids=ids[inside].long(),
-        token_offsets=ragged.offsets_of(lengths),
+        ids=flat(ids).long(),
+        token_offsets=offsets,
         response_offsets=torch.arange(rows + 1, device=ids.device),
         group_ids=groups.long(),
         prompt_ids=ids.new_zeros(0).long(),
         prompt_offsets=torch.zeros(rows + 1, dtype=torch.int64, device=ids.device),
         prompts=torch.arange(rows, device=ids.device),
     )
-    trained = mask[inside].bool()
+    trained = flat(mask).bool()
     if not bool(trained.all()):
         result = result.with_column("trained", trained)
-    values = rewards[inside] if rewards.dim() == 2 else rewards
+    values = flat(rewards) if rewards.dim() == 2 else rewards
     level = "token" if rewards.dim() == 2 else "episode"
     result = result.with_reward(component, values, scored=~torch.isnan(values), level=level)
     for name, column in token_columns.items():
         result = result.with_statistic(
-            name.replace("_old", "/old").replace("_reference", "/reference"), column[inside], "given"
+            name.replace("_old", "/old").replace("_reference", "/reference"), flat(column), "given"
         )
     return result
 
@@ -93,6 +97,6 @@ def to_padded(rollouts: Rollouts, values: Tensor, width: int | None = None, fill
     width = longest if width is None else width
     if longest > width:
         raise InputError(f"a response has {longest} tokens, expected at most width={width}.")
-    result = values.new_full((rollouts.n_responses, width), fill)
-    result[rollouts.response_of_token, ragged.position_in_row(rollouts.token_offsets)] = values
-    return result
+    result = values.new_full((rollouts.n_responses * width,), fill)
+    place = ragged.position_in_row(rollouts.token_offsets) + width * rollouts.response_of_token
+    return result.index_copy_(0, place, values).view(rollouts.n_responses, width)

@@ -5,7 +5,6 @@ What the keys mean is in the documentation and, in short, at the top of :mod:`ap
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from apportion.errors import InputError, unknown_name
-from apportion.rollouts.cells import SCHEMA, Header, check_schema
-from apportion.rollouts.columns import FIXED_LEVELS, qualify
+from apportion.rollouts.cells import Header
+from apportion.rollouts.columns import qualify
 from apportion.rollouts.entries import integers, short
 from apportion.rollouts.gather import Gathering
+from apportion.rollouts.lines import RANGES, columns_of, lines, object_at, spans_of
 from apportion.rollouts.model import Rollouts
+from apportion.rollouts.survey import Survey
 
 RESPONSE_KEYS = (
     *("schema", "group", "episode", "prompt_ids", "prompt_index", "ids"),
@@ -27,7 +28,6 @@ RESPONSE_KEYS = (
 )
 COLUMNS_KEYS = ("schema", "columns", "spans", "pairs")
 PAIR_KEYS = ("preferred", "other")
-RANGES = "ranges"
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,13 @@ class Reader:
 
     Args:
         path: the file.
+        survey: of it, to read it group by group wherever the records of a group stand; None: in its order.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], survey: Survey | None = None) -> None:
+        self._path, self._survey = Path(path), survey
         self._headers: dict[str, Header] = {}
-        self._kinds: dict[str, None] = {}
+        self._kinds: dict[str, None] = dict.fromkeys(survey.kinds if survey is not None else ())
         self._group_numbers: dict[str, int] = {}
         self._group_type: type | None = None
         self._episodes: set[tuple[int, int | str]] = set()
@@ -69,7 +70,8 @@ class Reader:
         """
         part, ended, empty = Gathering(), set(), True
         group = episode = None
-        for where, record in _lines(self._path):
+        places = None if self._survey is None else self._survey.places
+        for _, _, where, record in lines(self._path, places):
             empty = False
             if "pair" in record:
                 self._take_pair(record, where)
@@ -84,6 +86,7 @@ class Reader:
             if by_group and group not in (None, number):
                 yield self._finish(part)
                 ended.add(group)
+                self._episodes.clear()  # they are told apart within their group, which is complete
                 part = Gathering()
             if number in ended:
                 raise InputError(
@@ -126,8 +129,14 @@ class Reader:
                 self._repeated = name
                 self._check_pairable(where)
             self._episodes.add((group, name))
-            self._names.add(name)
+            if self._pairs_to_come:
+                self._names.add(name)
         part.begin_episode(group, name)
+
+    @property
+    def _pairs_to_come(self) -> bool:
+        """Whether names of episodes that are done may yet be asked for; where lines are surveyed, pairs come first."""
+        return self._survey is None or self._paired
 
     def _check_pairable(self, where: str) -> None:
         if self._paired and self._repeated is not None:
@@ -148,44 +157,12 @@ class Reader:
             raise InputError(f"{where}: prompt_index is {short(prompt_index)}, expected an integer.")
         prompt_ids = integers(record.get("prompt_ids", []), "prompt_ids", where)
 
-        columns: dict[str, Any] = {}
-
-        def put(level: str, given: Mapping[str, Any]) -> None:
-            for name, value in given.items():
-                if f"{level}:{name}" in columns:
-                    raise InputError(f"{where}: {level}:{name} is given twice, expected once: leave one out.")
-                columns[f"{level}:{name}"] = value
-
-        put("token", _object(record, "token", where))
-        if isinstance(record.get("response"), str):
-            put("response", {"text": record["response"]})
-        else:
-            put("response", _object(record, "response", where))
-        if "prompt" in record:
-            put("response", {"prompt": record["prompt"]})
-        put("episode", _object(record, "episode_columns", where))
-        put("episode", {f"reward/{name}": value for name, value in _object(record, "rewards", where).items()})
-        if "reward" in record:
-            put("episode", {"reward/outcome": record["reward"]})
-        if isinstance(record["group"], str):
-            columns.setdefault("episode:group_name", record["group"])
-        spans = {}
-        for kind, table in _object(record, "spans", where).items():
-            if kind in FIXED_LEVELS or ":" in kind:
-                raise InputError(
-                    f"{where}: {kind!r} cannot be a kind of span, expected a name without a colon that is not one of "
-                    f"{', '.join(FIXED_LEVELS)}: choose another."
-                )
-            table = {RANGES: table} if isinstance(table, list) else _object({kind: table}, kind, where)
-            if RANGES not in table:
-                raise InputError(f"{where}: spans of kind {kind!r} lack {RANGES!r}, expected [[start, end], ...].")
-            spans[kind] = _ranges(table[RANGES], kind, len(ids), where)
-            put(kind, {name: value for name, value in table.items() if name != RANGES})
-        part.add_response(ids, (prompt_index, prompt_ids), spans, columns, where)
+        spans = {kind: _ranges(table[RANGES], kind, len(ids), where) for kind, table in spans_of(record, where).items()}
+        part.add_response(ids, (prompt_index, prompt_ids), spans, columns_of(record, where), where)
 
     def _take_columns(self, record: Mapping[str, Any], where: str) -> None:
         _check_keys(record, COLUMNS_KEYS, where)
-        for name, given in _object(record, "columns", where).items():
+        for name, given in object_at(record, "columns", where).items():
             header = Header.from_json(given, f"{where}, column {name!r}")
             if self._headers.setdefault(qualify(name), header) != header:
                 raise InputError(f"{where}: column {name!r} is declared twice and differently, expected one way.")
@@ -197,7 +174,7 @@ class Reader:
 
     def _take_pair(self, record: Mapping[str, Any], where: str) -> None:
         _check_keys(record, ("schema", "pair"), where)
-        given = _object(record, "pair", where)
+        given = object_at(record, "pair", where)
         preferred, other = (_name(given, side, where) for side in PAIR_KEYS)
         if preferred is None or other is None:
             raise InputError(f"{where}: a pair without both 'preferred' and 'other', expected two episodes: name them.")
@@ -216,14 +193,16 @@ class Reader:
     def _finish(self, part: Gathering) -> Rollouts:
         """Build what was gathered, with the pairs among its episodes in the order of the file."""
         place = {name: index for index, name in enumerate(part.episodes) if name is not None}
-        self._complete.update(part.episodes)
+        if self._pairs_to_come:
+            self._complete.update(part.episodes)
         found = [pair for name in place for pair in self._pairs.pop(name, [])]
         for pair in sorted(found, key=lambda pair: pair.order):
             if pair.other in place:
                 part.add_pair(place[pair.preferred], place[pair.other], pair.columns, pair.where)
             else:
                 self._across.append(pair)
-        return part.build(self._headers, self._kinds, self._paired, str(self._path))
+        mentioned = {} if self._survey is None else self._survey.columns
+        return part.build(self._headers, mentioned, self._kinds, self._paired, str(self._path))
 
     def _check_pairs(self, by_group: bool) -> None:
         """Every pair must name episodes of this file; read group by group, some lie across groups."""
@@ -233,41 +212,10 @@ class Reader:
             raise InputError(f"{pair.where}: a pair of episode {name!r}, expected episodes that are in this file.")
 
 
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Path and line, and the object on it."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror}), expected a JSONL file: check the path.") from error
-    with file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(
-                    f"{where} is not JSON ({error}), expected one object a line: check that the file is JSONL and was "
-                    "written whole."
-                ) from error
-            if not isinstance(record, dict):
-                raise InputError(f"{where} is {short(record)}, expected an object with the keys of a record.")
-            check_schema(record.get("schema", SCHEMA), where)
-            yield where, record
-
-
 def _check_keys(record: Mapping[str, Any], valid: tuple[str, ...], where: str) -> None:
     for key in record:
         if key not in valid:
             raise InputError(f"{where}: {unknown_name('key', key, valid)}")
-
-
-def _object(record: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
-    given = record.get(key, {})
-    if not isinstance(given, dict):
-        raise InputError(f"{where}: {key!r} is {short(given)}, expected an object of names and entries.")
-    return given
 
 
 def _name(record: Mapping[str, Any], key: str, where: str) -> int | str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from apportion.errors import MissingColumn
+from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import ragged
 from apportion.rollouts.model import Rollouts, maker_of
 
@@ -22,7 +22,7 @@ class Steps:
 
     Attributes:
         rollouts: what they are steps of.
-        level: where step columns live: ``turn`` where turns are marked, else ``response``.
+        level: where step columns live: ``turn`` where turns are marked, else ``response``; or the kind asked for.
         episode: episode of every step ``[T]``.
         index: 0-based number of the step in its episode ``[T]``.
         starts: first token ``[T]``.
@@ -64,14 +64,29 @@ class Steps:
         return self.rollouts.columns[full].text
 
 
-def steps(rollouts: Rollouts) -> Steps:
-    """The decisions of every episode: its ``turn`` spans where there are any, else its responses."""
-    if "turn" in rollouts.spans:
-        starts, ends = rollouts.spans["turn"].starts, rollouts.spans["turn"].ends
-        episode = rollouts.episode_of_response[rollouts.response_of_span["turn"]]
-        level = "turn"
+def steps(rollouts: Rollouts, level: str | None = None) -> Steps:
+    """The decisions of every episode: its ``turn`` spans where there are any, else its responses.
+
+    Args:
+        rollouts: whose.
+        level: decisions of another size: ``response``, or a kind of span, such as the ``step`` of a response.
+
+    Raises:
+        InputError: there are no spans of that kind.
+
+    Example:
+        >>> one = Rollouts.from_lists([[7, 8, 9]], groups=[0])
+        >>> one = one.with_spans("step", torch.tensor([0, 2]), torch.tensor([2, 3]))
+        >>> len(steps(one)), steps(one, "step").index.tolist()
+        (1, [0, 1])
+    """
+    level = level or ("turn" if "turn" in rollouts.spans else "response")
+    if level == "response":
+        starts, ends, episode = rollouts.token_offsets[:-1], rollouts.token_offsets[1:], rollouts.episode_of_response
+    elif level in rollouts.spans:
+        starts, ends = rollouts.spans[level].starts, rollouts.spans[level].ends
+        episode = rollouts.episode_of_response[rollouts.response_of_span[level]]
     else:
-        starts, ends = rollouts.token_offsets[:-1], rollouts.token_offsets[1:]
-        episode, level = rollouts.episode_of_response, "response"
+        raise InputError(f"these rollouts have no spans of kind {level!r}: an annotator, such as steps, makes them.")
     counts = torch.bincount(episode, minlength=rollouts.n_episodes)
     return Steps(rollouts, level, episode, ragged.position_in_row(ragged.offsets_of(counts)), starts, ends)

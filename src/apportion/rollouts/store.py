@@ -12,6 +12,8 @@ from apportion.rollouts.arrow import read_arrow, stream_arrow, write_arrow
 from apportion.rollouts.files import LEFTOVER
 from apportion.rollouts.interchange import read_jsonl, stream_jsonl, write_jsonl
 from apportion.rollouts.model import Rollouts
+from apportion.rollouts.records import Reader
+from apportion.rollouts.survey import survey
 
 JSONL_ENDINGS = (".jsonl", ".ndjson", ".json")
 ARROW_ENDINGS = (".arrow",)
@@ -118,6 +120,37 @@ def stream(path: str | os.PathLike[str]) -> Iterator[Rollouts]:
         InputError: as :func:`read`, and as :func:`stream_jsonl` and :func:`stream_arrow` on the way.
     """
     return stream_jsonl(path) if _is_jsonl(path) else stream_arrow(path)
+
+
+def groups_of(path: str | os.PathLike[str], keep_order: bool = False) -> Iterator[Rollouts]:
+    """Read a file group by group wherever the records of a group stand, holding one group in memory.
+
+    Groups come in the order in which they begin. A JSONL file is looked through once before; every group then has the
+    columns that any record of the file mentions, and pairs and declarations may stand anywhere.
+
+    Args:
+        path: the file.
+        keep_order: give a file whose groups do not stand together as one part, in its order.
+
+    Raises:
+        InputError: as :func:`read`, some of it on the way.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/mixed.jsonl"
+        ...     write(Rollouts.from_lists([[5, 6], [7], [8]], groups=[3, 1, 3]), path)
+        ...     gathered = [part.ids.tolist() for part in groups_of(path)]
+        ...     in_order = [part.ids.tolist() for part in groups_of(path, keep_order=True)]
+        >>> gathered, in_order
+        ([[5, 6, 8], [7]], [[5, 6, 7, 8]])
+    """
+    if not _is_jsonl(path):
+        return stream_arrow(path, keep_order)
+    found = survey(path)
+    if keep_order and not found.together:
+        return iter([read_jsonl(path)])
+    return Reader(path, found).parts(by_group=True)
 
 
 def write(rollouts: Rollouts, path: str | os.PathLike[str]) -> None:

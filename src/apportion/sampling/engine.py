@@ -6,9 +6,9 @@ Suffix legend: B responses, N tokens, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ class SamplingSettings:
         top_k: draw among the k likeliest tokens; 0: all.
         top_p: draw among the likeliest tokens that hold this probability; 1: all.
         end_ids: tokens that end a response; they are part of it.
+        record: statistics to keep beside the log-probs, of those in :data:`RECORDED`.
     """
 
     max_new_tokens: int
@@ -33,6 +34,7 @@ class SamplingSettings:
     top_k: int = 0
     top_p: float = 1.0
     end_ids: tuple[int, ...] = ()
+    record: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -41,6 +43,13 @@ class SamplingSettings:
             raise InputError(f"temperature is {self.temperature}, expected 0 (greedy) or more.")
         if self.top_k < 0 or not 0 < self.top_p <= 1:
             raise InputError(f"top_k={self.top_k} and top_p={self.top_p}, expected top_k >= 0 and 0 < top_p <= 1.")
+        for name in self.record:
+            if name not in RECORDED:
+                raise InputError(f"record names {name!r}, expected statistics among {', '.join(RECORDED)}.")
+
+
+RECORDED = ("entropy",)
+"""What can be kept of the distribution a token was drawn from, at the temperature, before top-k and top-p."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +61,14 @@ class Generated:
         offsets: ``[B + 1]``.
         log_probs: ``[N]``, at the sampling temperature (1 when greedy), before top-k and top-p.
         truncated: ``[B]``: ended by the length limit.
+        statistics: by name ``[N]``, what the settings said to record.
     """
 
     ids: Tensor
     offsets: Tensor
     log_probs: Tensor
     truncated: Tensor
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -74,7 +85,53 @@ class Engine(Protocol):
         ...
 
 
+class Forks(Protocol):
+    """Responses that can be continued from the middle. Rows are numbered from 0 as they are drawn."""
+
+    def begin(self, prompts: Sequence[Sequence[int]], copies: int, limit: int) -> Generated:
+        """Draw ``copies`` responses of at most ``limit`` tokens to every prompt; called once."""
+        ...
+
+    def fork(self, rows: Tensor, places: Tensor, copies: int, limits: Tensor) -> Generated:
+        """Draw further continuations of rows.
+
+        Args:
+            rows: ``[f]``, those of the first prompt first.
+            places: how many tokens of its row a continuation keeps ``[f]``.
+            copies: continuations each.
+            limits: the most new tokens of each ``[f]``.
+
+        Returns:
+            the new tokens alone, ``copies`` a fork; the rows they end are numbered on from those before.
+        """
+        ...
+
+
+@runtime_checkable
+class ForkingEngine(Protocol):
+    """An engine that continues responses from the middle."""
+
+    def forks(self, settings: SamplingSettings, generator: torch.Generator) -> Forks:
+        """Begin a tree for every prompt; what ends a response and how tokens are drawn is in the settings."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """One token a row ``[b]``, its log-prob, and what else is recorded of the distribution it came from."""
+
+    tokens: Tensor
+    log_probs: Tensor
+    statistics: Mapping[str, Tensor]
+
+
 def draw(logits: Tensor, settings: SamplingSettings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One token a row, and its log-prob; see :func:`draw_recorded`."""
+    drawn = draw_recorded(logits, settings, generator)
+    return drawn.tokens, drawn.log_probs
+
+
+def draw_recorded(logits: Tensor, settings: SamplingSettings, generator: torch.Generator) -> Drawn:
     """One token a row, and its log-prob.
 
     Args:
@@ -83,7 +140,7 @@ def draw(logits: Tensor, settings: SamplingSettings, generator: torch.Generator)
         generator: source of randomness.
 
     Returns:
-        tokens ``[b]`` and log-probs ``[b]`` at the sampling temperature, before top-k and top-p.
+        tokens, and log-probs and statistics at the sampling temperature, before top-k and top-p.
     """
     precise = logits if logits.dtype == torch.float64 else logits.float()
     greedy = settings.temperature == 0
@@ -93,12 +150,29 @@ def draw(logits: Tensor, settings: SamplingSettings, generator: torch.Generator)
             "the policy's probabilities are not finite, so nothing can be sampled from it: go back to an earlier "
             "checkpoint, with a lower learning rate."
         )
-    if greedy:
-        tokens = log_probs.argmax(1)
-    else:
-        kept = _nucleus(log_probs, settings)
-        tokens = torch.multinomial(kept.exp(), 1, generator=generator).squeeze(1)
-    return tokens, log_probs.gather(1, tokens[:, None]).squeeze(1)
+    tokens = log_probs.argmax(1) if greedy else _by_inversion(_nucleus(log_probs, settings).exp(), generator)
+    statistics = {name: _STATISTICS[name](log_probs) for name in settings.record}
+    return Drawn(tokens, log_probs.gather(1, tokens[:, None]).squeeze(1), statistics)
+
+
+def _entropy(log_probs: Tensor) -> Tensor:
+    probabilities = log_probs.exp()
+    return -torch.where(probabilities > 0, probabilities * log_probs, 0.0).sum(1)
+
+
+_STATISTICS = {"entropy": _entropy}
+
+
+def _by_inversion(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """One index a row of ``[b, V]``, by where a uniform number falls among the cumulative sums.
+
+    One random number a row; ``torch.multinomial`` draws one an entry, a sixth of a decoding step at 50,000 tokens.
+    """
+    exact = torch.float32 if probabilities.device.type == "mps" else torch.float64
+    cumulative = probabilities.to(exact).cumsum(1)
+    uniform = torch.rand((len(probabilities), 1), generator=generator, device=probabilities.device, dtype=exact)
+    place = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(1)
+    return place.clamp(max=probabilities.shape[1] - 1)
 
 
 def _nucleus(log_probs: Tensor, settings: SamplingSettings) -> Tensor:
@@ -114,35 +188,52 @@ def _nucleus(log_probs: Tensor, settings: SamplingSettings) -> Tensor:
 
 
 class Collector:
-    """Gathers tokens row by row while responses end at different times."""
+    """Gathers tokens row by row while responses begin and end at different times.
 
-    def __init__(self, rows: int, settings: SamplingSettings, device: torch.device) -> None:
+    Args:
+        rows: how many responses.
+        settings: what ends them.
+        device: of the tokens.
+        limits: the most tokens of each ``[rows]``; None: the settings' ``max_new_tokens``.
+    """
+
+    def __init__(
+        self, rows: int, settings: SamplingSettings, device: torch.device, limits: Tensor | None = None
+    ) -> None:
         self.settings = settings
-        self.active = torch.arange(rows, device=device)
+        self.active = torch.zeros(0, dtype=torch.int64, device=device)
         self.ended = torch.zeros(rows, dtype=torch.bool, device=device)
+        self._counts = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._limits = torch.full_like(self._counts, settings.max_new_tokens) if limits is None else limits
         self._ends = torch.tensor(settings.end_ids, dtype=torch.int64, device=device)
-        self._drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._rows: list[Tensor] = []
+        self._drawn: list[Drawn] = []
 
-    def add(self, tokens: Tensor, log_probs: Tensor) -> Tensor:
+    def admit(self, rows: Tensor) -> None:
+        """These rows become active, after those that are."""
+        self.active = torch.cat([self.active, rows])
+
+    def add(self, drawn: Drawn) -> Tensor:
         """Record one token of every active row; returns which of them go on, as indices into the active rows."""
-        self._drawn.append((self.active, tokens, log_probs))
-        end = torch.isin(tokens, self._ends)
+        self._rows.append(self.active)
+        self._drawn.append(drawn)
+        self._counts[self.active] += 1
+        end = torch.isin(drawn.tokens, self._ends)
         self.ended[self.active[end]] = True
-        going = (~end).nonzero().squeeze(1)
+        going = (~end & (self._counts[self.active] < self._limits[self.active])).nonzero().squeeze(1)
         self.active = self.active[going]
         return going
 
-    def done(self) -> bool:
-        """All rows have ended or reached the limit."""
-        return not len(self.active) or len(self._drawn) >= self.settings.max_new_tokens
-
     def result(self) -> Generated:
-        rows = torch.cat([r for r, _, _ in self._drawn])
-        order = torch.argsort(rows, stable=True)
-        counts = torch.bincount(rows, minlength=len(self.ended))
+        """Every row's tokens in order."""
+        order = torch.argsort(torch.cat(self._rows), stable=True)
         return Generated(
-            torch.cat([t for _, t, _ in self._drawn])[order],
-            torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
-            torch.cat([p for _, _, p in self._drawn])[order],
+            torch.cat([drawn.tokens for drawn in self._drawn])[order],
+            torch.cat([self._counts.new_zeros(1), self._counts.cumsum(0)]),
+            torch.cat([drawn.log_probs for drawn in self._drawn])[order],
             ~self.ended,
+            {
+                name: torch.cat([drawn.statistics[name] for drawn in self._drawn])[order]
+                for name in self.settings.record
+            },
         )

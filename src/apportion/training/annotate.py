@@ -31,7 +31,11 @@ def sources_in(needs: Sequence[str]) -> dict[str, list[str]]:
 
 
 def annotate(
-    rollouts: Rollouts, policies: Mapping[str, Policy], wanted: Mapping[str, Sequence[str]], max_tokens: int
+    rollouts: Rollouts,
+    policies: Mapping[str, Policy],
+    wanted: Mapping[str, Sequence[str]],
+    max_tokens: int,
+    makers: Mapping[str, str] | None = None,
 ) -> Rollouts:
     """Add statistics of models, such as ``log_probs/old``.
 
@@ -40,17 +44,19 @@ def annotate(
         policies: by the name that goes behind the slash.
         wanted: statistics by the same names.
         max_tokens: padded tokens in one forward pass.
+        makers: who the columns say made them, by the same names; None: the trainer.
 
     Raises:
         RunStopped: a statistic is not finite.
     """
-    parts = micro_batches(rollouts, max_tokens)
     for source, names in wanted.items():
+        parts = micro_batches(rollouts, max_tokens, policies[source].prefix_sharing)
         for name, values in measure(policies[source], rollouts, names, parts).items():
             if not bool(values.isfinite().all()):
                 raise RunStopped(
                     f"{name}/{source} is not finite at some token, so the weights have diverged: go back to an earlier "
                     "checkpoint, with a lower learning rate."
                 )
-            rollouts = rollouts.with_statistic(f"{name}/{source}", values, "trainer")
+            maker = "trainer" if makers is None else makers[source]
+            rollouts = rollouts.with_statistic(f"{name}/{source}", values, maker)
     return rollouts

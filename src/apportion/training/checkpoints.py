@@ -103,22 +103,26 @@ class Checkpoints:
         Raises:
             InputError: the newest whole checkpoint was written by another version of the format.
         """
-        for step in reversed(self.steps()):
-            manifest = self._manifest(step)
-            if manifest is None:
-                continue
-            if manifest.get("schema") != SCHEMA:
-                raise InputError(
-                    f"{self.path(step)} has schema {manifest.get('schema')!r}, expected {SCHEMA!r}: "
-                    "resume it with the version of apportion that wrote it."
-                )
-            good = all(
-                (self.path(step) / name).is_file() and _fingerprint(self.path(step) / name) == expected
-                for name, expected in manifest["files"].items()
+        return next((step for step in reversed(self.steps()) if self.is_whole(step)), None)
+
+    def is_whole(self, step: int) -> bool:
+        """Whether the checkpoint of a step is there as it was written.
+
+        Raises:
+            InputError: it was written by another version of the format.
+        """
+        manifest = self._manifest(step)
+        if manifest is None:
+            return False
+        if manifest.get("schema") != SCHEMA:
+            raise InputError(
+                f"{self.path(step)} has schema {manifest.get('schema')!r}, expected {SCHEMA!r}: "
+                "resume it with the version of apportion that wrote it."
             )
-            if good:
-                return step
-        return None
+        return all(
+            (self.path(step) / name).is_file() and _fingerprint(self.path(step) / name) == expected
+            for name, expected in manifest["files"].items()
+        )
 
     def _manifest(self, step: int) -> dict[str, Any] | None:
         try:

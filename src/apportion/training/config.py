@@ -53,10 +53,14 @@ class TrainConfig:
     """Stop when more than this share of a batch has no verdict."""
 
     # Sampling
+    sampling: str = "groups"
+    """How responses are drawn: groups, branching, cure, ghpo, search, each with arguments, or package.module:name."""
     prompts_per_step: int = 4
     """Prompts a step."""
     group_size: int = 16
     """Responses a prompt."""
+    resample: int = field(default=0, metadata=needs_setting("prompts_per_step"))
+    """Sample at most so many further times, in place of groups whose rewards are all equal; 0: never."""
     max_new_tokens: int = 64
     """Longest response, in tokens."""
     temperature: float = 1.0
@@ -74,7 +78,9 @@ class TrainConfig:
     minibatches: int = 1
     """Optimiser steps a pass; the batch is cut by whole groups."""
     micro_batch_tokens: int = 16384
-    """Padded tokens in one forward pass; does not change the result."""
+    """Tokens in one forward pass, padding included; does not change the result."""
+    prefix_sharing: bool | None = None
+    """Compute prefixes that responses share once; does not change the result. None: where the model allows it."""
     learning_rate: float = 3e-4
     """Peak learning rate of AdamW."""
     warmup_steps: int = 0
@@ -142,9 +148,20 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1.")
-        for name in ("prompts_per_step", "steps", "warmup_steps", "eval_prompts", "lora_rank", "threads", "eval_every"):
+        for name in (
+            "prompts_per_step",
+            "resample",
+            "steps",
+            "warmup_steps",
+            "eval_prompts",
+            "lora_rank",
+            "threads",
+            "eval_every",
+        ):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}, expected 0 or more.")
+        if self.resample and self.group_size == 1:
+            raise InputError("resample is set but group_size is 1, so rewards cannot differ: set it to at least 2.")
         if not self.prompts_per_step and not self.rollouts:
             raise InputError(
                 "prompts_per_step is 0 and rollouts names no file, so there is nothing to train on: set one."

@@ -4,7 +4,7 @@ Two paths, equal up to rounding. An objective of scope ``token`` is a sum over t
 share while its logits exist (*fused*). Any other is evaluated once on the statistics of the whole update batch; its
 gradient with respect to them is then pushed through the model, micro-batch by micro-batch (*pushed through*).
 
-Suffix legend: N tokens, n some of them, B responses.
+Suffix legend: N tokens, n some of them.
 """
 
 from __future__ import annotations
@@ -15,47 +15,11 @@ import torch
 from torch import Tensor
 
 from apportion.credit import Clock, Credit
-from apportion.models.policy import Model, trained_tokens
+from apportion.models.measuring import measure as measure
+from apportion.models.measuring import micro_batches as micro_batches
+from apportion.models.policy import Model
 from apportion.objectives import Loss, Objective, bind
-from apportion.rollouts import Rollouts, ragged
-
-
-def micro_batches(rollouts: Rollouts, max_tokens: int) -> list[Tensor]:
-    """Responses in parts whose padded rows hold at most ``max_tokens`` (a longer response is a part of its own).
-
-    Rows of similar length go together, to pad little.
-    """
-    lengths = ragged.lengths_of(rollouts.token_offsets) + ragged.lengths_of(rollouts.prompt_offsets)[rollouts.prompts]
-    order = torch.argsort(lengths, stable=True)
-    parts: list[list[int]] = []
-    for row, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        if parts and (len(parts[-1]) + 1) * length <= max_tokens:
-            parts[-1].append(row)
-        else:
-            parts.append([row])
-    return [torch.tensor(part, device=rollouts.device) for part in parts]
-
-
-def measure(policy: Model, rollouts: Rollouts, names: Sequence[str], parts: Sequence[Tensor]) -> Mapping[str, Tensor]:
-    """Statistics of a policy at all trained tokens, 0 elsewhere.
-
-    Args:
-        policy: whose.
-        rollouts: whose tokens.
-        names: which statistics.
-        parts: micro-batches covering all responses once.
-
-    Returns:
-        a tensor ``[N]`` a name.
-    """
-    result: dict[str, Tensor] = {}
-    for part in parts:
-        tokens = trained_tokens(rollouts, part)
-        for name, values in policy.statistics(rollouts, part, names).items():
-            if name not in result:
-                result[name] = values.new_zeros(rollouts.n_tokens)
-            result[name][tokens] = values
-    return result
+from apportion.rollouts import Rollouts
 
 
 def accumulate(

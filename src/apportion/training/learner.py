@@ -95,7 +95,7 @@ class Learner:
         if not self.makes:
             return rollouts
         names = list(dict.fromkeys(self.makes.values()))
-        parts = micro_batches(rollouts, self.settings.micro_batch_tokens)
+        parts = micro_batches(rollouts, self.settings.micro_batch_tokens, self.model.prefix_sharing)
         values = measure(self.model, rollouts, names, parts)
         for column, statistic in self.makes.items():
             rollouts = rollouts.with_statistic(column, values[statistic], self.name)
@@ -122,7 +122,7 @@ class Learner:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        parts = micro_batches(credit.rollouts, settings.micro_batch_tokens)
+        parts = micro_batches(credit.rollouts, settings.micro_batch_tokens, self.model.prefix_sharing)
         loss = accumulate(self.model, self.objective, credit.rollouts, credit, parts, clock)
         limit = settings.max_grad_norm or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_([p for p in self.parameters if p.grad is not None], limit))

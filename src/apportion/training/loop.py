@@ -26,6 +26,7 @@ from apportion.rollouts import Rollouts, join
 from apportion.rollouts.store import write
 from apportion.training.annotate import annotate
 from apportion.training.checkpoints import MODEL, is_disk_full
+from apportion.training.dynamic import draw_contrasting
 from apportion.training.learner import Learner, UpdateSettings
 from apportion.training.metrics import batch_metrics
 from apportion.training.run_folder import RunFolder
@@ -146,7 +147,7 @@ class _Run:
         self.tell("begun", resumed=True)
 
     def _prepare_reference(self) -> None:
-        if "reference" in self.parts.wanted:
+        if "reference" in {*self.parts.wanted, *(annotator.evaluator for annotator in self.parts.annotators)}:
             self.reference = self.parts.policy.frozen_copy()
 
     def _make_learners(self) -> None:
@@ -167,12 +168,12 @@ class _Run:
     def _step(self) -> dict[str, float]:
         parts, began = self.parts, time.monotonic()
         clock = Clock(self.step, self.config.steps)
-        rollouts = self._batch()
+        rollouts, sampled = self._batch()
         self.tell("sampled", tokens=rollouts.n_tokens)
         rollouts, metrics = self._measure(rollouts, clock)
         credit = parts.method(rollouts, self.credit_state, clock, unscored="drop")
         self.credit_state = credit.state
-        metrics |= batch_metrics(credit)
+        metrics |= sampled | batch_metrics(credit)
         try:
             self._refuse_bad_batch(credit, metrics)
             self.tell("credited")
@@ -190,18 +191,27 @@ class _Run:
         seconds = time.monotonic() - began
         return metrics | {"tokens_per_second": rollouts.n_tokens / seconds, "step_seconds": seconds}
 
-    def _batch(self) -> Rollouts:
-        """Fresh rollouts, stored ones, or both."""
+    def _batch(self) -> tuple[Rollouts, dict[str, float]]:
+        """Fresh rollouts, stored ones, or both; and what sampling has to say."""
         config, parts, together = self.config, self.parts, []
-        if config.prompts_per_step:
-            tasks = parts.curriculum.next(config.prompts_per_step, self.step)
-            generator = torch_generator(parts.policy.device, config.seed, "sampling", self.step)
-            first = self.step * config.prompts_per_step
-            drawn = parts.collect(tasks, config.group_size, parts.sampling, generator, first, self.step)
+        metrics: dict[str, float] = {}
+        if config.resample:
+            drawn, metrics = draw_contrasting(self._draw, config.prompts_per_step, 1 + config.resample)
             together.append(drawn)
+        elif config.prompts_per_step:
+            together.append(self._draw(0))
         if parts.stored is not None:
             together.append(parts.stored.next().to(parts.policy.device))
-        return join(together)
+        return join(together), metrics
+
+    def _draw(self, number: int) -> Rollouts:
+        """One round of this step: the next prompts, and responses to them."""
+        config, parts = self.config, self.parts
+        tasks = parts.curriculum.next(config.prompts_per_step, self.step)
+        purpose = ("sampling", self.step, number) if number else ("sampling", self.step)
+        generator = torch_generator(parts.policy.device, config.seed, *purpose)
+        first = (self.step * (1 + config.resample) + number) * config.prompts_per_step
+        return parts.draw(tasks, config.group_size, parts.sampling, generator, first, self.step)
 
     def _measure(self, rollouts: Rollouts, clock: Clock) -> tuple[Rollouts, dict[str, float]]:
         """Add every column that models make; learners whose order is ``before`` learn first."""
@@ -210,7 +220,7 @@ class _Run:
         models = {"old": parts.policy} | ({"reference": self.reference} if self.reference else {})
         rollouts = annotate(rollouts, models, parts.wanted, self.config.micro_batch_tokens)
         for annotator in parts.annotators:
-            rollouts = annotator.apply(rollouts, parts.policy)
+            rollouts = annotator.apply(rollouts, models[annotator.evaluator])
         for learner in self.learners[1:]:
             if learner.order == "before":
                 metrics |= self._update(learner, none()(rollouts), clock)

@@ -7,22 +7,40 @@ from torch import Tensor
 
 from apportion.credit import Credit
 from apportion.credit.reduce import spread_within
-from apportion.rollouts import Rollouts, ragged
+from apportion.rollouts import Rollouts, branches_of, is_branched, ragged
 
 
 def batch_metrics(credit: Credit) -> dict[str, float]:
     """Scalars of one credited batch.
 
     Returns:
+        those of :func:`credit_metrics`; ``truncated`` share; ``entropy`` where recorded; ``mismatch_max`` and
+        ``mismatch_mean`` between the sampler's and the trainer's log-probs, of freshly sampled responses; where drawn
+        so, ``branches``, the share that branched from others, and ``hinted``, the share drawn under a hint. What does
+        not exist (the reward of a batch without verdicts) is NaN.
+    """
+    shares = _of_sampled(credit.rollouts)
+    if credit.rollouts.has("entropy/old"):
+        shares["entropy"] = credit.rollouts.column("entropy/old")[credit.rollouts.trained].double().mean()
+    if is_branched(credit.rollouts):
+        shares["branches"] = (branches_of(credit.rollouts).parent >= 0).double().mean()
+    if credit.rollouts.has("response:hint_stage"):
+        shares["hinted"] = (credit.rollouts.columns["response:hint_stage"].tensor > 0).double().mean()
+    return credit_metrics(credit) | {name: float(value) for name, value in shares.items()}
+
+
+def credit_metrics(credit: Credit) -> dict[str, float]:
+    """What any credited batch has, whoever sampled it.
+
+    Returns:
         ``reward`` and ``accuracy`` (share of full reward) of the known episodes; ``unknown``, their absence as a share;
         ``groups_right``, ``groups_wrong``, ``groups_mixed``, ``groups_unknown``, shares of groups that are all right,
-        all alike otherwise, mixed, or without a known member; ``response_length`` in tokens; ``truncated`` share;
-        ``entropy`` where recorded; ``mismatch_max`` and ``mismatch_mean`` between the sampler's and the trainer's
-        log-probs, of freshly sampled responses; ``advantage_std`` over trained tokens. What does not exist (the reward
-        of a batch without verdicts) is NaN.
+        all alike otherwise, mixed, or without a known member; ``response_length`` in tokens; ``advantage_std`` over
+        trained tokens. What does not exist is NaN.
     """
     rollouts = credit.rollouts
     reward, known = _rewards(credit)
+    given = credit.advantages[credit.trained].double()
     of_known, group = reward[known], rollouts.group_of_episode[known]
     asked = known | credit.unknown
     groups = torch.zeros(rollouts.n_groups, dtype=torch.bool, device=rollouts.device)
@@ -39,11 +57,8 @@ def batch_metrics(credit: Credit) -> dict[str, float]:
         "groups_mixed": (spread > 0).double().mean(),
         "groups_unknown": (spread < 0).double().mean(),
         "response_length": ragged.lengths_of(rollouts.token_offsets).double().mean(),
-        "advantage_std": credit.advantages[credit.trained].double().std(correction=0),
+        "advantage_std": (given - given.mean()).square().mean().sqrt(),
     }
-    shares |= _of_sampled(rollouts)
-    if rollouts.has("entropy/old"):
-        shares["entropy"] = rollouts.column("entropy/old")[rollouts.trained].double().mean()
     return {name: float(value) for name, value in shares.items()}
 
 

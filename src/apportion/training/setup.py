@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from apportion import credit, objectives, registry
 from apportion.annotations import ANNOTATORS, Annotator
@@ -19,10 +20,16 @@ from apportion.errors import InputError, MissingColumn
 from apportion.models import build_policy
 from apportion.models.codec import Codec
 from apportion.models.huggingface import HuggingFacePolicy
+from apportion.models.measuring import measure, micro_batches
+from apportion.models.packing.forward import Unsupported
 from apportion.models.policy import Policy
+from apportion.models.statistics import id_columns
+from apportion.models.value_heads import HasValueHeads, heads_in
 from apportion.objectives import Objective
 from apportion.rewards import build_verifier
+from apportion.rewards.branching import Measure
 from apportion.rewards.collect import AnswerCollector, Collector, EpisodeCollector
+from apportion.rollouts import Rollouts
 from apportion.rollouts.columns import qualify
 from apportion.rollouts.model import maker_of
 from apportion.sampling import SamplingSettings, engine_for
@@ -33,8 +40,10 @@ from apportion.training.checks import check_device, check_placed, check_prompts,
 from apportion.training.config import TrainConfig
 from apportion.training.learner import Learner, UpdateSettings
 from apportion.training.learners import LEARNERS, LearnerFactory
+from apportion.training.searched import MakesColumns
 from apportion.training.seeds import derive
 from apportion.training.stored import StoredRollouts
+from apportion.training.strategies import SAMPLING, Source
 from apportion.training.warm_start import WARM_STARTS
 
 MADE_BY_SAMPLING = (
@@ -62,7 +71,8 @@ class Parts:
         config: the settings.
         policy: what is trained.
         codec: how it reads and writes.
-        collect: samples and scores.
+        collect: samples flat groups and scores them, for evaluations.
+        draw: samples and scores what is trained on.
         sampling: how to draw.
         curriculum: which tasks next.
         held_out: tasks to evaluate on.
@@ -72,12 +82,14 @@ class Parts:
         learner: the policy with its objective and optimiser.
         others: makers of the models trained beside it.
         wanted: statistics to measure on every batch, by the policy that makes them.
+        unshared: why prefixes that responses share are computed for each of them, if they are.
     """
 
     config: TrainConfig
     policy: Policy
     codec: Codec
     collect: Collector
+    draw: Collector
     sampling: SamplingSettings
     curriculum: Shuffled
     held_out: tuple[Task, ...]
@@ -87,6 +99,7 @@ class Parts:
     learner: Learner
     others: tuple[LearnerFactory, ...]
     wanted: dict[str, list[str]]
+    unshared: str | None
 
 
 def set_up(config: TrainConfig) -> Parts:
@@ -111,6 +124,12 @@ def set_up(config: TrainConfig) -> Parts:
     if config.rollouts is not None:
         stored = StoredRollouts(config.rollouts, config.rollouts_per_step, derive(config.seed, "stored"))
 
+    strategy = registry.build(config.sampling, SAMPLING, "sampling strategy")
+    if config.environment is not None and config.sampling != TrainConfig.sampling:
+        raise InputError(
+            f"sampling is {config.sampling!r} and environment {config.environment!r}, but an environment's episodes "
+            "are drawn in groups only: leave one of them out."
+        )
     environment = None
     if config.environment is not None:
         environment = registry.build(config.environment, ENVIRONMENTS, "environment")
@@ -119,6 +138,52 @@ def set_up(config: TrainConfig) -> Parts:
         source = build_tasks(config.tasks[0] if len(config.tasks) == 1 else config.tasks, seed=config.seed)
     tasks = parts_of(source)
 
+    policy = make_policy(config, objective)
+    unshared = _share_prefixes(policy, config.prefix_sharing)
+    codec = policy.codec(config.instruction, config.chat)
+    engine = engine_for(policy, config.sampling_dtype)
+    collect: Collector
+    if environment is not None:
+        draw = collect = EpisodeCollector(engine, codec, environment)
+    else:
+        verifiers = {part.name: build_verifier(config.verifier or part.verifier) for part in tasks}
+        collect = AnswerCollector(engine, codec, verifiers)
+        draw = strategy(Source(engine, codec, verifiers, _measure_by(policy, config.micro_batch_tokens)))
+        asked = [*source.train, *source.held_out[: config.eval_prompts]]
+        check_prompts(asked, codec, getattr(policy, "context", None), config.max_new_tokens)
+
+    settings = UpdateSettings.of(config)
+    learner = Learner("policy", policy, objective, settings)
+    made = [name for annotator in annotators for name in annotator.makes]
+    made += [name for other in others for name in other.makes]
+    made += strategy.makes if isinstance(strategy, MakesColumns) else ()
+    made += MADE_BY_ENVIRONMENTS if environment is not None else ()
+    made += stored.columns if stored is not None else ()
+    return Parts(
+        config,
+        policy,
+        codec,
+        collect,
+        draw,
+        SamplingSettings(config.max_new_tokens, config.temperature, config.top_k, config.top_p, codec.end_ids),
+        Shuffled(tasks, derive(config.seed, "curriculum")),
+        source.held_out[: config.eval_prompts],
+        stored,
+        annotators,
+        method,
+        learner,
+        others,
+        _wanted(config, method, objective, others, made, policy.provides),
+        unshared,
+    )
+
+
+def make_policy(config: TrainConfig, objective: Objective) -> Any:
+    """The policy as it is before any step: adapters and value heads included, weights of no checkpoint read yet.
+
+    Raises:
+        InputError: settings of the model that cannot be used, alone or with the objective.
+    """
     policy: Any = build_policy(
         config.model,
         device=check_device(config.device),
@@ -129,38 +194,20 @@ def set_up(config: TrainConfig) -> Parts:
     check_placed(policy, config.device, config.model)
     if config.lora_rank:
         policy = _with_lora(policy, config)
-    codec = policy.codec(config.instruction, config.chat)
-    engine = engine_for(policy, config.sampling_dtype)
-    collect: Collector
-    if environment is not None:
-        collect = EpisodeCollector(engine, codec, environment)
-    else:
-        verifiers = {part.name: build_verifier(config.verifier or part.verifier) for part in tasks}
-        collect = AnswerCollector(engine, codec, verifiers)
-        asked = [*source.train, *source.held_out[: config.eval_prompts]]
-        check_prompts(asked, codec, getattr(policy, "context", None), config.max_new_tokens)
+    _add_value_heads(policy, objective, config)
+    return policy
 
-    settings = UpdateSettings.of(config)
-    learner = Learner("policy", policy, objective, settings)
-    made = [name for annotator in annotators for name in annotator.makes]
-    made += [name for other in others for name in other.makes]
-    made += MADE_BY_ENVIRONMENTS if environment is not None else ()
-    made += stored.columns if stored is not None else ()
-    return Parts(
-        config,
-        policy,
-        codec,
-        collect,
-        SamplingSettings(config.max_new_tokens, config.temperature, config.top_k, config.top_p, codec.end_ids),
-        Shuffled(tasks, derive(config.seed, "curriculum")),
-        source.held_out[: config.eval_prompts],
-        stored,
-        annotators,
-        method,
-        learner,
-        others,
-        _wanted(config, method, objective, others, made, policy.provides),
-    )
+
+def _measure_by(policy: Any, max_tokens: int) -> Measure:
+    """Statistics of a policy, of those it can give; with gradients nowhere."""
+
+    def measured(rollouts: Rollouts, names: Sequence[str]) -> Mapping[str, Tensor]:
+        given = [name for name in names if name in policy.provides]
+        if not given:
+            return {}
+        return measure(policy, rollouts, given, micro_batches(rollouts, max_tokens, policy.prefix_sharing))
+
+    return measured
 
 
 def seed_everything(seed: int) -> None:
@@ -186,8 +233,8 @@ def _wanted(
         MissingColumn: something is read that nothing in this run makes.
     """
     readers = [(f"credit {config.credit!r}", method.needs)]
-    readers.append((f"objective {' + '.join(config.objective)!r}", objective.needs))
-    readers += [(f"learner {other.name!r}", other.objective.needs) for other in others]
+    readers.append((f"objective {' + '.join(config.objective)!r}", _read_by(objective)))
+    readers += [(f"learner {other.name!r}", (*other.needs, *_read_by(other.objective))) for other in others]
     elsewhere = {name if name.startswith("reward/") else qualify(name) for name in made_elsewhere}
     needs = [name for _, names in readers for name in names if qualify(name) not in elsewhere]
     asked = sources_in([*needs, "log_probs/old", *(f"{name}/old" for name in config.record)])
@@ -202,12 +249,47 @@ def _wanted(
     return wanted
 
 
+def _read_by(objective: Objective) -> tuple[str, ...]:
+    """Columns that an objective or a statistic it asks for reads."""
+    return (*objective.needs, *id_columns([*objective.now, *objective.watches]))
+
+
+def _add_value_heads(policy: Any, objective: Objective, config: TrainConfig) -> None:
+    heads = heads_in(objective.now)
+    if heads and not isinstance(policy, HasValueHeads):
+        raise InputError(
+            f"objective {' + '.join(config.objective)!r} trains a value head on the policy, and model {config.model!r} "
+            "has no add_value_head: choose another model."
+        )
+    for head in heads:
+        policy.add_value_head(head)
+
+
 def _refuse_groups_of_one(config: TrainConfig, method: Stage) -> None:
     if config.group_size == 1 and method.compares_groups and config.prompts_per_step:
         raise InputError(
             f"group_size is 1, but credit {config.credit!r} compares the responses of a group: set group_size to at "
             "least 2, or choose a method without a group baseline."
         )
+
+
+def _share_prefixes(policy: Any, wanted: bool | None) -> str | None:
+    """Let a policy share prefixes if it can; why not, if it does not."""
+    if not isinstance(policy, HuggingFacePolicy):
+        if wanted:
+            raise InputError(
+                f"prefix_sharing is True, but a {type(policy).__name__} has no prefixes to share: leave it out."
+            )
+        return None
+    if wanted is False:
+        return "as asked"
+    try:
+        policy.share_prefixes()
+    except Unsupported as error:
+        if wanted:
+            raise
+        return error.why
+    return None
 
 
 def _with_lora(policy: Any, config: TrainConfig) -> HuggingFacePolicy:

@@ -27,6 +27,21 @@ def rows(rollouts: Rollouts, values: Tensor) -> list[list[float]]:
     return ragged.unflatten(values, rollouts.token_offsets)
 
 
+def with_steps(
+    lengths: Sequence[int],
+    group_ids: Sequence[int],
+    spans: Sequence[Sequence[Sequence[int]]],
+    kind: str = "step",
+    **given: Any,
+) -> Rollouts:
+    """Rollouts of responses of these lengths with spans, given as ``[start, end]`` from the response's beginning."""
+    rollouts = Rollouts.from_lists([range(length) for length in lengths], groups=group_ids, **given)
+    first = rollouts.token_offsets.tolist()
+    places = [[at + start, at + end] for at, row in zip(first, spans, strict=False) for start, end in row]
+    bounds = torch.tensor(places, dtype=torch.int64).reshape(-1, 2).T
+    return rollouts.with_spans(kind, bounds[0], bounds[1])
+
+
 def credit_of(rollouts: Rollouts, advantages: Rows | None = None) -> Credit:
     """A credit with given advantages and the masks of the rollouts; without, every advantage is 1."""
     ones = torch.ones(rollouts.n_tokens, dtype=torch.float64)

@@ -1,0 +1,161 @@
+"""Credit to look at: as a run stored it, and as other methods would have given it to the same rollouts."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apportion import credit as credits
+from apportion.credit import Credit, Stage
+from apportion.errors import InputError
+from apportion.rollouts import Column, Rollouts
+from apportion.rollouts.columns import split_name
+from apportion.viewer.source import Source
+
+STORED = "stored"
+"""The name under which the credit that the rollouts bring is asked for."""
+
+ADVANTAGES = "token:credit/advantages"
+
+FIRST = ("grpo", "tempo")
+"""Methods shown beside stored credit where nobody asked for others."""
+
+KEPT_TOKENS = 20_000_000
+"""Tokens of credit kept in memory at most, and always the one made last."""
+
+
+class Methods:
+    """The methods a viewer offers: registered ones, and those named when it was started.
+
+    A name out of a browser is only ever looked up here, never imported.
+
+    Args:
+        specs: further specs, such as ``tempo(norm_by_std=False)`` or ``package.module:name``.
+
+    Raises:
+        InputError: one of them cannot be used.
+
+    Example:
+        >>> offered = Methods(["tempo(norm_by_std=False)"])
+        >>> "grpo" in offered.stages, "tempo(norm_by_std=False)" in offered.stages
+        (True, True)
+    """
+
+    def __init__(self, specs: Sequence[str] = ()) -> None:
+        self.asked = tuple(specs)
+        self.stages: dict[str, Stage] = {spec: credits.build(spec) for spec in specs}
+        self.refused: dict[str, str] = {}
+        for name in credits.METHODS:
+            if name in self.stages:
+                continue
+            try:
+                self.stages[name] = credits.build(name)
+            except InputError as error:
+                self.refused[name] = str(error)
+        self._kept: OrderedDict[tuple[Any, ...], Credit] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def stage(self, spec: str) -> Stage:
+        """A method on offer.
+
+        Raises:
+            InputError: it is not.
+        """
+        if spec not in self.stages:
+            raise InputError(
+                f"{spec!r} is not among the methods of this viewer: name it with --credit when starting the viewer."
+            )
+        return self.stages[spec]
+
+    def offer(self, rollouts: Rollouts, stored_as: str | None) -> list[dict[str, Any]]:
+        """Every method with its claim, and where it cannot be used on these rollouts, why.
+
+        Args:
+            rollouts: of the run.
+            stored_as: the method whose credit the rollouts bring, where that is known.
+        """
+        found: list[dict[str, Any]] = []
+        if ADVANTAGES in rollouts.columns:
+            label = "as stored" if stored_as is None else f"as stored ({stored_as})"
+            found.append({"credit": STORED, "label": label, "missing": [], "bias": None})
+        for spec, stage in self.stages.items():
+            missing = [name for name in stage.needs if not rollouts.has(name)]
+            found.append({"credit": spec, "label": spec, "missing": missing, "bias": str(stage.bias)})
+        return found
+
+    def defaults(self, rollouts: Rollouts) -> list[str]:
+        """What to show first: stored credit, then what was asked for, then GRPO and TEMPO, where they can be used."""
+        wanted = [*([STORED] if ADVANTAGES in rollouts.columns else []), *self.asked, *FIRST]
+        usable = [w for w in wanted if w == STORED or all(rollouts.has(n) for n in self.stages[w].needs)]
+        return list(dict.fromkeys(usable))
+
+    def credit(self, source: Source, part: int, spec: str, group: int) -> Credit:
+        """The credit of one group of a part under a method, equal to crediting the whole part.
+
+        Args:
+            source: of the rollouts.
+            part: a step of it.
+            spec: a method on offer, or :data:`STORED`.
+            group: id of the group.
+
+        Raises:
+            InputError: the method cannot be used on these rollouts.
+        """
+        rollouts = source.read(part)
+        members = rollouts.group_ids == group
+        if spec == STORED:
+            return stored(rollouts.select(members))
+        stage = self.stage(spec)
+        if stage.by_group:
+            result: Credit = stage(rollouts.select(members), None, source.clock(part), "drop")
+            return result
+        return self.whole(source, part, spec).select(members)
+
+    def whole(self, source: Source, part: int, spec: str) -> Credit:
+        """The credit of a whole part, kept for the next call.
+
+        Raises:
+            InputError: the method cannot be used on these rollouts.
+        """
+        rollouts = source.read(part)
+        if spec == STORED:
+            return stored(rollouts)
+        key = (source.path, part, source.stamp(part), spec)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = self.stage(spec)(rollouts, None, source.clock(part), "drop")
+                while len(self._kept) > 1 and sum(len(c.advantages) for c in self._kept.values()) > KEPT_TOKENS:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+
+def stored(rollouts: Rollouts) -> Credit:
+    """The credit that rollouts bring.
+
+    Raises:
+        InputError: they bring none.
+    """
+    if ADVANTAGES not in rollouts.columns:
+        raise InputError("these rollouts bring no credit: choose a method.")
+    trained, counted = (_mask(rollouts, f"token:credit/{name}") for name in ("trained", "counted"))
+    shown = (ADVANTAGES, "token:credit/trained", "token:credit/counted")
+    columns = {name: column for name, column in rollouts.columns.items() if split_name(name)[1].startswith("credit/")}
+    details = {name: column for name, column in columns.items() if name not in shown}
+    unknown = torch.zeros(rollouts.n_episodes, dtype=torch.bool)
+    return Credit(rollouts, _filled(rollouts.columns[ADVANTAGES]), trained, counted, details, None, unknown)
+
+
+def _mask(rollouts: Rollouts, name: str) -> Tensor:
+    column = rollouts.columns.get(name)
+    return rollouts.trained if column is None else column.tensor.bool()
+
+
+def _filled(column: Column) -> Tensor:
+    """Advantages; a token without one has none to show, which is 0 as in every method."""
+    return column.tensor if column.present is None else torch.where(column.present, column.tensor, 0.0)
