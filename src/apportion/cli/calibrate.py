@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -72,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
 
     with _Shown(Console(stderr=True)) as progress:
         rows = calibrate(chosen, worlds, settings, progress)
-    found = report(rows, chosen, worlds, settings)
+    found = {"command": _command(argv), **report(rows, chosen, worlds, settings)}
     if arguments.write is not None:
         _write(found, arguments.write)
     if arguments.json:
@@ -80,6 +81,15 @@ def main(argv: Sequence[str]) -> int:
     else:
         _print(found)
     return 1 if any(claim["verdict"] == REFUTED for claim in found["claims"]) else 0
+
+
+def _command(argv: Sequence[str]) -> str:
+    """The command line, but for where it writes to."""
+    words = list(argv)
+    if "--write" in words:
+        at = words.index("--write")
+        del words[at : at + 2]
+    return shlex.join(["apportion", "calibrate", *(word for word in words if not word.startswith("--write="))])
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -317,7 +317,7 @@ class _Trees:
                 weight[: row.place] = parent[: row.place]
                 weight[row.place :] = parent[row.place]
             for place, draws in row.forks.items():
-                weight[place:] /= draws
+                weight[place:] /= 1
             weights.append(weight)
         return weights
 

@@ -24,9 +24,11 @@ HEAD = (
 
 EXPLAINED = """\
 Which credit is right? In {worlds} small worlds every value is known, so the gradient that a method's credit implies is
-compared with the exact one. Made by `apportion calibrate --write docs`; part of it is looked at by
+compared with the exact one. Made by
 
-    apportion calibrate --methods grpo,tempo --worlds stopping
+    {command} --write docs
+
+Part of it is looked at by `apportion calibrate --methods grpo,tempo --worlds stopping`.
 
 ![Credit methods against exact values: direction error, noise, agreement and cost](leaderboard.svg)
 
@@ -60,7 +62,11 @@ def page(found: Mapping[str, Any]) -> str:
     settings = found["settings"]
     sizes = ", ".join(map(str, settings["sizes"]))
     explained = EXPLAINED.format(
-        worlds=len(found["worlds"]), level=100 * settings["intervals"], size=found["size_shown"], sizes=sizes
+        command=found["command"],
+        worlds=len(found["worlds"]),
+        level=100 * settings["intervals"],
+        size=found["size_shown"],
+        sizes=sizes,
     )
     parts = ["# Leaderboard of credit", "", explained, "## What theory foretold", ""]
     parts += [f"- {'yes' if t['holds'] else '**no**'}: {t['statement']} ({t['figures']})." for t in found["truths"]]

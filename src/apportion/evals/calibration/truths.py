@@ -36,8 +36,13 @@ def truths(rows: Sequence[Row]) -> list[Truth]:
 Cells = dict[tuple[str, str, int], Measured]
 
 
+def _of(cells: Cells, spec: str) -> Cells:
+    """Those of one method."""
+    return {key: measured for key, measured in cells.items() if key[0] == spec}
+
+
 def _leave_one_out(cells: Cells) -> list[Truth]:
-    cosines = {key: m.cosine for key, m in cells.items() if key[0] == "rloo" and m.cosine is not None}
+    cosines = {key: m.cosine for key, m in _of(cells, "rloo").items() if m.cosine is not None}
     if not cosines:
         return []
     outside = [key for key, cosine in cosines.items() if cosine.excludes(1.0)]
