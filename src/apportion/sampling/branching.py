@@ -317,7 +317,7 @@ class _Trees:
                 weight[: row.place] = parent[: row.place]
                 weight[row.place :] = parent[row.place]
             for place, draws in row.forks.items():
-                weight[place:] /= 1
+                weight[place:] /= draws
             weights.append(weight)
         return weights
 

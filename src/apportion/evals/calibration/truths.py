@@ -36,9 +36,9 @@ def truths(rows: Sequence[Row]) -> list[Truth]:
 Cells = dict[tuple[str, str, int], Measured]
 
 
-def _of(cells: Cells, spec: str) -> Cells:
-    """Those of one method."""
-    return {key: measured for key, measured in cells.items() if key[0] == spec}
+def _of(cells: Cells, spec: str) -> dict[tuple[str, int], Measured]:
+    """A method's cells, by world and group size."""
+    return {key[1:]: found for key, found in cells.items() if key[0] == spec}
 
 
 def _leave_one_out(cells: Cells) -> list[Truth]:
@@ -48,14 +48,15 @@ def _leave_one_out(cells: Cells) -> list[Truth]:
     outside = [key for key, cosine in cosines.items() if cosine.excludes(1.0)]
     lowest = min(cosines, key=lambda key: cosines[key].value)
     worst = cosines[lowest]
-    figures = f"lowest of {len(cosines)}: {worst.value:.4f} [{worst.low:.4f}, {worst.high:.4f}] in {lowest[1]}"
+    figures = f"lowest of {len(cosines)}: {worst.value:.4f} [{worst.low:.4f}, {worst.high:.4f}] in {lowest[0]}"
     return [Truth("leave-one-out points along the exact gradient in every world", not outside, figures)]
 
 
 def _division(cells: Cells) -> list[Truth]:
     """With the smallest groups: as they grow, the deviation depends less and less on one's own reward."""
-    smallest = min((key[2] for key in cells if key[0] == "grpo" and key[1] in GRADED), default=0)
-    found = {w: m.cosine for w in GRADED if (m := cells.get(("grpo", w, smallest))) and m.cosine}
+    own = _of(cells, "grpo")
+    smallest = min((size for world, size in own if world in GRADED), default=0)
+    found = {w: m.cosine for w in GRADED if (m := own.get((w, smallest))) and m.cosine}
     if not found:
         return []
     figures = ", ".join(f"{world} {cosine.value:.3f}" for world, cosine in found.items())
@@ -64,9 +65,9 @@ def _division(cells: Cells) -> list[Truth]:
 
 
 def _turns(cells: Cells) -> list[Truth]:
-    result = []
+    result, own = [], _of(cells, "turn_index")
     for world in ("stopping", "all_returns_equal"):
-        sizes = [key[2] for key in cells if key[:2] == ("turn_index", world)]
+        sizes = [size for where, size in own if where == world]
         if not sizes:
             continue
         size = max(sizes)
@@ -74,7 +75,7 @@ def _turns(cells: Cells) -> list[Truth]:
         gradient = tree.values().gradient
         length = float(gradient.norm())
         foretold = float((turn_index_limit(tree)[1] - gradient).norm()) / (length if length > 1e-9 else 1.0)
-        bias = cells["turn_index", world, size].bias
+        bias = own[world, size].bias
         near = abs(bias.value / foretold - 1) < 2 / size
         result.append(
             Truth(
@@ -90,8 +91,9 @@ def _prefixes(cells: Cells) -> list[Truth]:
     result = []
     for world, closer in (("shared_prefixes", True), ("unique_nonce", False)):
         for pair in (("tempo", "grpo"), ("tempo(norm_by_std=False)", "dr_grpo")):
-            sizes = [key[2] for key in cells if key[:2] == (pair[0], world) and (pair[1], world, key[2]) in cells]
-            found = {n: [cells[spec, world, n].correlation or 0.0 for spec in pair] for n in sizes}
+            one, other = (_of(cells, spec) for spec in pair)
+            sizes = [size for where, size in one if where == world and (where, size) in other]
+            found = {n: [of[world, n].correlation or 0.0 for of in (one, other)] for n in sizes}
             if not found:
                 continue
             holds = all((a > b) is closer for a, b in found.values())

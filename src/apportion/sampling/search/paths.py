@@ -118,8 +118,9 @@ def _with_steps(rollouts: Rollouts, paths: Sequence[Path], kept: Sequence[int]) 
         level="step",
         maker="search",
     )
+    dtypes = dict.fromkeys(nodes, torch.int64) | {"value": precise}
     for name, values in nodes.items():
-        dtype = precise if name == "value" else torch.int64
+        dtype = dtypes[name]
         rollouts = rollouts.with_column(
             f"step:{name}", torch.tensor(values, dtype=dtype, device=device), maker="search"
         )
