@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,10 @@ from golden.pending import read_pending
 
 # Read when torch is first imported, here and in processes that tests start.
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+# A shell lets the jobs it starts in the background ignore Ctrl-C, and all that these start; tests send it to some.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("apportion", derandomize=True, deadline=None, max_examples=25, database=None)
 settings.load_profile("apportion")

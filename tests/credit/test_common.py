@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import torch
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from apportion.credit import METHODS, Credit
+from apportion.credit.blocks import blocks_of
 from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import ORIGINS, Rollouts, ragged
-from apportion.rollouts.model import maker_of
+from apportion.rollouts.makers import maker_of
 from credit.cases import CASES, Case, close
 from credit.worlds import DICE, EIGHTHS, Dialogues, Flat, dialogues, few, flats
 
@@ -90,6 +92,20 @@ def test_groups_do_not_see_each_other(case: Case, world: Flat) -> None:
     for group in prepared.group_ids.unique():
         mine = prepared.group_ids == group
         same_credit(case.run(prepared.select(mine)), whole.select(mine))
+
+
+@every(lambda case: case.by_group)
+@few
+@given(world=flats(), tokens=st.integers(1, 12))
+def test_large_rollouts_are_credited_block_by_block(case: Case, world: Flat, tokens: int) -> None:
+    together = case.prepare(world.rollouts())
+    together = together.select(together.group_ids.argsort(stable=True))
+    whole = case.run(together)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            import_module("apportion.credit.assign"), "blocks_of", lambda rollouts: blocks_of(rollouts, tokens)
+        )
+        same_credit(case.run(together), whole)
 
 
 @every()

@@ -76,7 +76,7 @@ def test_chunks_change_nothing(elements: int, monkeypatch: pytest.MonkeyPatch) -
     objective = objectives.add(objectives.clip(), objectives.entropy_bonus(0.1))
     results = []
     for limit in (1 << 24, elements):
-        monkeypatch.setattr(statistics, "CHUNK_ELEMENTS", limit)
+        monkeypatch.setitem(statistics.CHUNK_ELEMENTS, "cpu", limit)
         policy = small_llama("float64")
         read: list[int] = []
         whole = policy.read

@@ -210,6 +210,22 @@ def test_select_is_picking_episodes(rollouts: Rollouts, data: st.DataObject) -> 
 
 
 @settings(max_examples=40, deadline=None)
+@given(any_rollouts(), st.data())
+def test_consecutive_episodes_are_those_picked_one_by_one(rollouts: Rollouts, data: st.DataObject) -> None:
+    first = data.draw(st.integers(0, rollouts.n_episodes))
+    last = data.draw(st.integers(first, rollouts.n_episodes))
+    assert_same(rollouts.between(first, last), rollouts.select(torch.arange(first, last)))
+
+
+def test_consecutive_episodes_are_not_copied() -> None:
+    rollouts = three().with_column("values/critic", torch.zeros(three().n_tokens))
+    part = rollouts.between(1, 3)
+    assert part.ids.untyped_storage().data_ptr() == rollouts.ids.untyped_storage().data_ptr()
+    values = (r.column("values/critic").untyped_storage().data_ptr() for r in (part, rollouts))
+    assert len(set(values)) == 1
+
+
+@settings(max_examples=40, deadline=None)
 @given(any_rollouts())
 def test_groups_are_the_episodes_of_equal_id_and_join_puts_them_together(rollouts: Rollouts) -> None:
     groups = list(rollouts.groups())

@@ -16,7 +16,7 @@ from apportion.errors import InputError, MissingColumn
 from apportion.models.measuring import measure, micro_batches
 from apportion.rollouts import Rollouts, ragged
 from apportion.rollouts.columns import split_name
-from apportion.rollouts.model import maker_of
+from apportion.rollouts.makers import maker_of
 from apportion.tasks.task import Task
 
 BETTER = (

@@ -17,7 +17,7 @@ from apportion.annotations.sandbox import Inputs
 from apportion.annotations.token_texts import token_texts
 from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import Rollouts, Steps
-from apportion.rollouts.model import maker_of
+from apportion.rollouts.makers import maker_of
 
 MOST_DIGITS = 18
 """Digits of a running sum's prompt at most."""

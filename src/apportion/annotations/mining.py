@@ -19,7 +19,7 @@ from apportion import registry
 from apportion.annotations.phrase_clusters import CLUSTERINGS, EMBEDDERS
 from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import Rollouts
-from apportion.rollouts.model import maker_of
+from apportion.rollouts.makers import maker_of
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+|\n")
 

@@ -10,7 +10,7 @@ from apportion.annotations.annotator import Annotator
 from apportion.errors import MissingColumn
 from apportion.rewards.step_checks import step_scores as step_scores
 from apportion.rollouts import Rollouts
-from apportion.rollouts.model import maker_of
+from apportion.rollouts.makers import maker_of
 
 
 def partial_sums() -> Annotator:

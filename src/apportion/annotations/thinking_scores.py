@@ -13,7 +13,7 @@ from apportion.annotations.scripted_judges import JUDGES
 from apportion.annotations.transcripts import GUARD, presence, problems_of
 from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import Rollouts
-from apportion.rollouts.model import maker_of
+from apportion.rollouts.makers import maker_of
 
 REPLY = "score"
 _SCORE = re.compile(r"0|1|[01]?\.[0-9]{1,30}|[01]\.")

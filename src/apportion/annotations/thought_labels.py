@@ -21,7 +21,7 @@ from apportion.annotations.transcripts import (
 from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import Rollouts
 from apportion.rollouts.columns import split_name
-from apportion.rollouts.model import maker_of
+from apportion.rollouts.makers import maker_of
 
 RIGHT = """The solution reaches the right answer, perhaps after mistakes that it takes back itself. Do not solve the \
 problem. First find every place where the solution corrects itself or goes back. For each, say what error is taken \

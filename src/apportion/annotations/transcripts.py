@@ -19,7 +19,7 @@ from apportion.annotations.token_texts import token_texts
 from apportion.errors import InputError, MissingColumn
 from apportion.models.policy import Policy
 from apportion.rollouts import Rollouts, ragged
-from apportion.rollouts.model import maker_of
+from apportion.rollouts.makers import maker_of
 
 JUDGED = ("policy", "hinted")
 """Origins of responses that judges are asked about, those that credit covers."""

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from apportion.credit.algebra import Clock, Reward, Stage, Work
+from apportion.credit.blocks import Joined, blocks_of
 from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import Column, Rollouts, ragged, to_padded
 from apportion.rollouts.columns import qualify, split_name
-from apportion.rollouts.model import maker_of
+from apportion.rollouts.makers import maker_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +109,24 @@ def assign(
             f"{int(unknown.sum())} of {rollouts.n_episodes} episodes have an unknown reward: score them, or pass "
             "unscored='drop' to leave them out."
         )
+    blocks = blocks_of(rollouts) if stage.by_group else []
+    if len(blocks) < 2:
+        return _credit(stage, rollouts, covered, unknown, state, clock)
+    joined = Joined(rollouts, "credit")
+    for first, last in blocks:
+        block = slice(first, last)
+        part = _credit(stage, rollouts.between(first, last), covered[block], unknown[block], state, clock)
+        own = {name: Column(getattr(part, name)) for name in ("advantages", "trained", "counted")}
+        joined.add(part.rollouts, {**own, **part.columns})
+    columns = joined.columns()
+    advantages, trained, counted = (columns.pop(name).tensor for name in ("advantages", "trained", "counted"))
+    return Credit(rollouts, advantages, trained, counted, columns, part.state, unknown)
+
+
+def _credit(
+    stage: Stage, rollouts: Rollouts, covered: Tensor, unknown: Tensor, state: Any, clock: Clock | None
+) -> Credit:
+    """The credit of rollouts that hold what the stage reads, given which episodes ``[E]`` it covers and may not see."""
     gone = unknown | _left_out(rollouts, stage, covered)
     seen = covered & ~gone
     everything = bool(seen.all())

@@ -20,6 +20,7 @@ from torch.nn import Module, Parameter
 
 from apportion.errors import InputError
 from apportion.models.codec import TokenizerCodec
+from apportion.models.head import logits_of
 from apportion.models.statistics import LOG_PROB_OF, STATISTICS, chunk_size, from_logits, id_columns
 from apportion.models.trunk import TrunkModel
 from apportion.models.value_heads import VALUES, ValueHeads, heads_in, linear_head, worth
@@ -51,7 +52,7 @@ class HuggingFacePolicy(TrunkModel):
         self.head: Module = inner.get_output_embeddings()
         self.config = inner.config
         self.value_heads = ValueHeads()
-        self.chunk = chunk_size(self.vocabulary)
+        self.chunk = chunk_size(self.vocabulary, self.device)
         self.context = int(getattr(self.config, "max_position_embeddings", None) or 1 << 30)
         _refuse_unsupported(model, self)
 
@@ -82,7 +83,7 @@ class HuggingFacePolicy(TrunkModel):
         if not of_logits:
             return values
         with self.precision():
-            logits = self.head(hidden)
+            logits = logits_of(self.head, hidden)
         temperature = rollouts.temperature[rollouts.response_of_token[tokens]]
         others = {name: rollouts.column(name, tokens)[tokens] for name in id_columns(of_logits)}
         return {**values, **from_logits(logits, rollouts.ids[tokens], temperature, of_logits, others)}

@@ -16,8 +16,11 @@ from torch import Tensor
 
 from apportion.errors import InputError, unknown_name
 
-CHUNK_ELEMENTS = 1 << 24
-"""Largest number of logits held at once."""
+CHUNK_ELEMENTS = {"cpu": 1 << 22}
+"""Largest number of logits held at once, by type of device; on the others :data:`CHUNK_ELEMENTS_ELSEWHERE`."""
+
+CHUNK_ELEMENTS_ELSEWHERE = 1 << 24
+"""An accelerator needs more rows than a processor to be busy."""
 
 
 def _log_probs(logits: Tensor, normaliser: Tensor, ids: Tensor) -> Tensor:
@@ -91,7 +94,8 @@ def from_logits(
         True
     """
     precise = logits if logits.dtype == torch.float64 else logits.float()
-    scaled = precise / temperature.to(precise.dtype)[:, None]
+    # At temperature 1 there is nothing to divide by, and a copy of the logits, the largest thing there is, to save.
+    scaled = precise if bool((temperature == 1).all()) else precise / temperature.to(precise.dtype)[:, None]
     normaliser = scaled.logsumexp(1)
     given = {name: STATISTICS[name] for name in names if name in STATISTICS}
     drawn = _checked(ids, logits.shape[1], "the tokens drawn") if given else ids
@@ -116,6 +120,6 @@ def _checked(ids: Tensor, vocabulary: int, what: str) -> Tensor:
     return ids
 
 
-def chunk_size(vocabulary: int) -> int:
-    """How many tokens' logits are held at once."""
-    return max(1, CHUNK_ELEMENTS // vocabulary)
+def chunk_size(vocabulary: int, device: torch.device) -> int:
+    """How many tokens' logits are held at once on a device."""
+    return max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS_ELSEWHERE) // vocabulary)

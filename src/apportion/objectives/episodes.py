@@ -17,7 +17,7 @@ from apportion.errors import InputError, MissingColumn
 from apportion.objectives.protocol import read
 from apportion.rollouts import Rollouts, is_branched, ragged
 from apportion.rollouts.columns import split_name
-from apportion.rollouts.model import maker_of
+from apportion.rollouts.makers import maker_of
 
 
 def trained_tokens(credit: Credit) -> Tensor:

@@ -10,7 +10,7 @@ from apportion.credit.assign import Credit
 from apportion.errors import MissingColumn
 from apportion.objectives.protocol import Loss, Now, Objective
 from apportion.rollouts import Rollouts, steps
-from apportion.rollouts.model import maker_of
+from apportion.rollouts.makers import maker_of
 
 
 def score_regression(target: str = "target/utterance", head: str = "reward") -> Objective:

@@ -51,9 +51,9 @@ class Column:
             raise InputError("this column holds numbers, expected text.")
         return self.values
 
-    def take(self, index: Tensor) -> Column:
-        """The rows named by ``index``, in that order."""
-        if isinstance(self.values, Tensor):
+    def take(self, index: Tensor | slice) -> Column:
+        """The rows named by ``index``, in that order; those of a slice are not copied."""
+        if isinstance(self.values, Tensor) or isinstance(index, slice):
             values: Tensor | tuple[str | None, ...] = self.values[index]
         else:
             values = tuple(self.values[i] for i in index.tolist())

@@ -32,6 +32,7 @@ from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import ragged
 from apportion.rollouts.checks import check
 from apportion.rollouts.columns import FIXED_LEVELS, Column, qualify, split_name
+from apportion.rollouts.makers import maker_of
 
 ORIGINS = ("policy", "hinted", "stored", "demonstration")
 """Where a response came from, in ``response:origin``; a response without one came from the policy."""
@@ -382,22 +383,44 @@ class Rollouts:
 
     def select(self, episodes: Tensor) -> Rollouts:
         """Some episodes (mask or indices), with all their responses, tokens, spans and the pairs among them."""
-        taken = self.indices(episodes)
+        return self._part(self.indices(episodes))
+
+    def between(self, first: int, last: int) -> Rollouts:
+        """Episodes ``first`` to ``last``, the latter left out. Their columns are views of these, not copies."""
+        r, s = (int(self.response_offsets[e]) for e in (first, last))
+        start, end = int(self.token_offsets[r]), int(self.token_offsets[s])
+        taken: dict[str, Tensor | slice] = {
+            "token": slice(start, end),
+            "response": slice(r, s),
+            "episode": slice(first, last),
+            "pair": slice(0, 0),
+        }
+        for kind, table in self.spans.items():
+            bounds = torch.searchsorted(table.starts, torch.tensor([start, end], device=self.device))
+            taken[kind] = slice(int(bounds[0]), int(bounds[1]))
+        if self.pairs is not None:
+            ends = torch.stack([self.pairs.preferred, self.pairs.other])
+            taken["pair"] = ((ends >= first) & (ends < last)).all(0).nonzero().squeeze(1)
+        return self._part(taken)
+
+    def _part(self, taken: Mapping[str, Tensor | slice]) -> Rollouts:
+        """The rows named for every level."""
         index, responses, tokens = taken["episode"], taken["response"], taken["token"]
         token_offsets = ragged.offsets_of(ragged.lengths_of(self.token_offsets)[responses])
+        response_offsets = ragged.offsets_of(ragged.lengths_of(self.response_offsets)[index])
 
         spans = {}
         for kind, table in self.spans.items():
             rows = taken[kind]
             shift_of_response = torch.zeros(self.n_responses, dtype=torch.int64, device=self.device)
-            shift_of_response[responses] = token_offsets[:-1] - self.token_offsets[responses]
+            shift_of_response[responses] = token_offsets[:-1] - self.token_offsets[:-1][responses]
             moved = shift_of_response[self.response_of_span[kind][rows]]
             spans[kind] = Spans(table.starts[rows] + moved, table.ends[rows] + moved)
 
         pairs = None
         if self.pairs is not None:
             place = torch.zeros(self.n_episodes, dtype=torch.int64, device=self.device)
-            place[index] = torch.arange(len(index), device=self.device)
+            place[index] = torch.arange(len(response_offsets) - 1, device=self.device)
             kept = taken["pair"]
             pairs = Pairs(place[self.pairs.preferred[kept]], place[self.pairs.other[kept]])
 
@@ -405,7 +428,7 @@ class Rollouts:
         return Rollouts(
             ids=self.ids[tokens],
             token_offsets=token_offsets,
-            response_offsets=ragged.offsets_of(ragged.lengths_of(self.response_offsets)[index]),
+            response_offsets=response_offsets,
             group_ids=self.group_ids[index],
             prompt_ids=self.prompt_ids[ragged.ranges(self.prompt_offsets[used], self.prompt_offsets[used + 1])],
             prompt_offsets=ragged.offsets_of(ragged.lengths_of(self.prompt_offsets)[used]),
@@ -437,61 +460,3 @@ class Rollouts:
             spans={kind: Spans(s.starts.to(device), s.ends.to(device)) for kind, s in self.spans.items()},
             pairs=None if pairs is None else Pairs(pairs.preferred.to(device), pairs.other.to(device)),
         )
-
-
-MAKERS = {
-    "log_probs/behaviour": "sampling records it; stored rollouts must bring it",
-    "log_probs/old": "the trainer makes it before the first update on a batch; stored rollouts must bring it",
-    "log_probs/reference": "the trainer makes it when an objective or credit asks for a reference policy",
-    "entropy/": "the trainer makes it when an objective or credit asks for it",
-    "vocab_mean/": "the trainer makes it when an objective or credit asks for it",
-    "max_log_prob/": "the trainer makes it when an objective or credit asks for it",
-    "greedy/": "the trainer makes it when an objective asks for log-probs of those tokens",
-    "log_probs/prm": "a process reward model makes it, in a run --learners implicit_prm",
-    "reward/step": "an environment makes it, in a run --environment; stored rollouts may bring it",
-    "reward/prm": "a process reward makes it, in a run of the quickstart --annotators partial_sums, or a search, in a "
-    "run --sampling search(...)",
-    "node": "a search records it, in a run --sampling search(...)",
-    "reward/critique": "a judge makes it, in a run --annotators steps critiques (or partial_sums critiques)",
-    "reward/thinking": "a judge makes it, in a run --annotators thinking_scores",
-    "label": "a judge makes it, in a run --annotators steps thought_labels (or partial_sums thought_labels)",
-    "reward/subgoals": "a judge makes it, in a run --annotators subgoals(judge=..., subgoals=...)",
-    "reward/attribution/": "a judge makes it, in a run --annotators attribution(judge=..., dimensions=...)",
-    "reward/key/": "a judge makes it, in a run --annotators attribution(judge=..., dimensions=...)",
-    "reward/rm": "a reward model makes it, in a run --learners reward_model with --rollouts that bring pairs",
-    "reward/proxy": "a decoder of returns makes it, in a run --annotators latent_reward --learners return_decoder",
-    "latent": "an annotator makes it, in a run --annotators latent_reward",
-    "drawn": "the learner return_decoder makes it for its own updates",
-    "reward/utterance_rm": "a reward model makes it, in a run --learners utterance_reward_model",
-    "target/utterance": "a judge's attributions make it, in a run --learners utterance_reward_model",
-    "reward/": "a verifier or a process reward makes it, or a judge of several in a run --annotators "
-    "dimensions(judge=..., dimensions=...), or the rollouts file brings it",
-    "values/pretrained": "a critic of the checkpoint makes it, in a run --learners pretrained_value",
-    "values/critic": "a critic makes it, in a run --learners critic",
-    "values/": "a critic of that head makes it, as \"critic(head='kl', returns='returns/kl')\" in a run --learners",
-    "waad": "the attention annotator makes it, in a run --annotators attention_rhythm",
-    "fai": "the attention annotator makes it, in a run --annotators attention_rhythm",
-    "score/": "a process reward model makes it",
-    "state_key": "an environment records it, in a run --environment; stored rollouts may bring it",
-    "mark/": "an annotator makes it, in a run --annotators contrastive_marks",
-    "margin": "a pairing by reward makes it, as apportion rollout --pairs does; stored pairs may bring it",
-    "hidden_sum/": "an annotator makes it, in a run --annotators hidden_states",
-    "ches": "an annotator makes it, in a run --annotators hidden_states ches",
-    "precision_weight": "an annotator makes it, in a run --annotators precision_tokens",
-    "truncated": "sampling records it; stored rollouts may bring it",
-    "credit/returns/": "a credit method with several critics makes it, such as constrained_rlhf",
-    "size": "the annotator of macro actions makes it, in a run --annotators macro_actions",
-    "planning/grams": "the annotator of planning phrases makes it, in a run --annotators planning_grams(...)",
-    "prompt_text": "sampling records it; stored rollouts may bring it",
-    "text": "sampling records it for responses, and the annotators steps and thoughts make it for their spans",
-    "credit/": "a credit method makes it, such as gae for credit/returns",
-}
-
-
-def maker_of(name: str) -> str:
-    """Who can make a column, as the end of a sentence."""
-    _, column = split_name(name)
-    for beginning, maker in MAKERS.items():
-        if column.startswith(beginning):
-            return maker
-    return "no part of this library makes it, so the rollouts must bring it"

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import ragged
-from apportion.rollouts.model import Rollouts, maker_of
+from apportion.rollouts.makers import maker_of
+from apportion.rollouts.model import Rollouts
 
 
 @dataclass(frozen=True, eq=False)

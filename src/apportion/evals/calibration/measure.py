@@ -23,6 +23,7 @@ from torch import Tensor
 from apportion.credit import Clock, Stage
 from apportion.evals.calibration.groups import Groups
 from apportion.evals.calibration.tree import Tree
+from apportion.evals.student import student
 from apportion.rollouts import Rollouts, ragged
 
 Fresh = Callable[[Rollouts, Tensor], Rollouts]
@@ -238,16 +239,10 @@ def _point(value: float) -> Interval:
     return Interval(value, value, value)
 
 
-def _quantile(freedom: int) -> float:
-    """Of Student's t at :data:`LEVEL`, both sides, by its expansion around the normal's."""
-    z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-
-
 def mean_interval(values: Tensor) -> Interval:
     """The mean of independent repeats ``[R]``."""
     mean = float(values.mean())
-    half = _quantile(len(values) - 1) * float(values.std()) / math.sqrt(len(values))
+    half = student(LEVEL, len(values) - 1) * float(values.std()) / math.sqrt(len(values))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -293,7 +288,7 @@ def cosine_interval(found: Tensor, along: Tensor) -> Interval | None:
         return _point(math.copysign(1.0, s) / math.sqrt(1 + float((mean**2).sum()) / s**2))
     length = float(mean.norm())
     ratio = max((length**2 - trace / count) / s**2, 0.0)
-    normal, tail = _quantile(count - 1), _chi_square_tail(trace**2 / squares)
+    normal, tail = student(LEVEL, count - 1), _chi_square_tail(trace**2 / squares)
     # What the length of m itself may be wrong by, as a tangent; and what the sum of squares may, as its square.
     along_m = float(((rest @ mean) ** 2).sum()) / (count - 1) / count / length**2
     half = normal * math.sqrt(along_m + (length / s) ** 2 * float(share.var()) / count) / abs(s)

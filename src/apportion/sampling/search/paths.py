@@ -12,7 +12,7 @@ from torch import Tensor
 
 from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import Rollouts, ragged
-from apportion.rollouts.model import maker_of
+from apportion.rollouts.makers import maker_of
 from apportion.sampling.search.requests import Path
 from apportion.sampling.search.tree import SearchTree
 
