@@ -12,6 +12,7 @@ from torch import Tensor
 
 from apportion.models.packing import PrefixTree, prefix_tree
 from apportion.models.packing.attention import blocks_work, by_blocks, by_mask, by_paths
+from apportion.models.packing.flex import by_flex, flex_works
 from apportion.models.packing.plan import plan
 
 ROWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=8)
@@ -60,6 +61,22 @@ def test_all_forms_are_one_masked_call(rows: list[list[int]], heads: tuple[int, 
             for found, wanted in zip(with_gradients(attention, [q, k, v], slope), expected, strict=True):
                 error = (found - wanted).norm() / wanted.norm().clamp(min=1.0)
                 assert float(error) <= tolerance, (name, dtype)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@given(rows=ROWS, heads=HEADS, seed=st.integers(0, 2**16))
+def test_the_form_for_gpus_is_one_masked_call(rows: list[list[int]], heads: tuple[int, int], seed: int) -> None:
+    """Forward only: torch has no backward pass of it for this device."""
+    tree, draw = tree_of(rows), torch.Generator().manual_seed(seed)
+    shared, group = heads
+    q, k, v = (torch.randn((n, len(tree), 4), generator=draw) for n in (shared * group, shared, shared))
+    found = by_flex(tree, compiled=False)(q, k, v, SCALE)
+    torch.testing.assert_close(found, by_mask(q, k, v, tree, SCALE), rtol=1e-5, atol=1e-5)
+
+
+def test_the_form_for_gpus_is_taken_where_it_can_train() -> None:
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    assert [flex_works(device) for device in devices] == [device == "cuda" for device in devices]
 
 
 def test_half_precision_is_that_of_one_masked_call() -> None:

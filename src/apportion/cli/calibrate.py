@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from apportion import registry
 from apportion.cli.arguments import parse
 from apportion.cli.output import print_table
+from apportion.cli.progress import Counted
 from apportion.errors import InputError, unknown_name
+from apportion.evals.calibration.branching import branched
 from apportion.evals.calibration.claims import REFUTED
 from apportion.evals.calibration.methods import entries
 from apportion.evals.calibration.page import page, table
@@ -33,7 +31,8 @@ class Arguments:
     The exit code is 1 if a claim is refuted."""
 
     methods: str = ""
-    """Methods, with commas: names, or specs such as "tempo(norm_by_std=False)"; default: all, and the textbook's."""
+    """Methods, with commas: names, or specs such as "tempo(norm_by_std=False)"; default: all, and the textbook's. With
+    "tree" among them every fork rule is looked at with every backup."""
     worlds: str = ""
     """Worlds, with commas; default: all."""
     sizes: tuple[int, ...] = ()
@@ -71,9 +70,11 @@ def main(argv: Sequence[str]) -> int:
 
         check_drawable()
 
-    with _Shown(Console(stderr=True)) as progress:
+    with Counted(Console(stderr=True)) as progress:
         rows = calibrate(chosen, worlds, settings, progress)
-    found = {"command": _command(argv), **report(rows, chosen, worlds, settings)}
+        trees = any(entry.method == "tree" for entry in chosen)
+        forks = branched(settings.forests, settings.seed, progress) if trees else []
+    found = {"command": _command(argv), **report(rows, chosen, worlds, settings, forks)}
     if arguments.write is not None:
         _write(found, arguments.write)
     if arguments.json:
@@ -117,38 +118,3 @@ def _write(found: dict[str, Any], folder: Path) -> None:
     (folder / "calibration.json").write_text(text, encoding="utf-8")
     (folder / "leaderboard.md").write_text(page(found), encoding="utf-8")
     draw(found, folder / "leaderboard.svg")
-
-
-class _Shown:
-    """Progress: a bar on a terminal, else a line for every world and group size."""
-
-    def __init__(self, console: Console) -> None:
-        self.console, self._last, self._said = console, "", time.monotonic()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        self._task = self._bar.add_task("", total=None)
-
-    def __enter__(self) -> _Shown:
-        if self.console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if self.console.is_terminal:
-            self._bar.update(self._task, description=what, completed=done, total=total)
-            return
-        where = what.partition(":")[0]
-        if where != self._last:
-            self._last = where
-            print(f"{done}/{total}  {where}", file=sys.stderr, flush=True)

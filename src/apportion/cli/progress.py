@@ -1,9 +1,10 @@
-"""A training run as it goes by: a live bar on a terminal, plain lines elsewhere."""
+"""Long work as it goes by: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -118,3 +119,44 @@ class TrainingProgress:
 
 def _interval(estimate: dict[str, Any]) -> str:
     return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+class Counted:
+    """Progress of work that is counted: a bar on a terminal, else a line whenever what is done changes.
+
+    Args:
+        console: where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console, self._last = console, ""
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task: Any = None
+
+    def __enter__(self) -> Counted:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """So much is done; of ``what``, the part before a colon makes a new line."""
+        if self.console.is_terminal:
+            if self._task is None:
+                self._task = self._bar.add_task(what, total=total)
+                self._bar.start()
+            self._bar.update(self._task, description=what, completed=done, total=total)
+            return
+        where = what.partition(":")[0]
+        if where != self._last:
+            self._last = where
+            self.console.print(f"{done}/{total}  {where}", highlight=False, markup=False, soft_wrap=True)

@@ -22,11 +22,13 @@ class Evaluation:
     Attributes:
         sampled: pass@k by k, from samples at the training temperature; ``sampled[1]`` is the accuracy.
         greedy: accuracy of the likeliest response.
+        scores: of every task in order, by kind (``sampled``, ``greedy``), what its responses scored; None is unknown.
         rollouts: the sampled responses with their verdicts.
     """
 
     sampled: Mapping[int, Estimate]
     greedy: Estimate
+    scores: Mapping[str, list[list[float | None]]]
     rollouts: Rollouts
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,8 +65,9 @@ def evaluate(
         return join([collect(tasks[i : i + batch], times, how, generator, first_group=i) for i in starts])
 
     drawn, once = ask(settings, samples), ask(replace(settings, temperature=0.0), 1)
-    scores = _scores(drawn, samples)
-    return Evaluation({k: estimate_pass_at_k(scores, k) for k in ks}, estimate_pass_at_k(_scores(once, 1)), drawn)
+    scores = {"sampled": _scores(drawn, samples), "greedy": _scores(once, 1)}
+    sampled = {k: estimate_pass_at_k(scores["sampled"], k) for k in ks}
+    return Evaluation(sampled, estimate_pass_at_k(scores["greedy"]), scores, drawn)
 
 
 def _scores(rollouts: Rollouts, samples: int) -> list[list[float | None]]:

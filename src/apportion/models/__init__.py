@@ -7,11 +7,17 @@ from typing import Any
 
 from apportion import registry
 from apportion.errors import InputError
+from apportion.models.characters import character_llama
 from apportion.models.digits import digit_llama
 from apportion.models.smollm2 import smollm2
 from apportion.models.tabular import TabularPolicy
 
-MODELS: dict[str, Callable[..., Any]] = {"digits": digit_llama, "smollm2": smollm2, "tabular": TabularPolicy}
+MODELS: dict[str, Callable[..., Any]] = {
+    "digits": digit_llama,
+    "characters": character_llama,
+    "smollm2": smollm2,
+    "tabular": TabularPolicy,
+}
 """Models by name; a builder returns a policy, or a folder to load one from."""
 
 

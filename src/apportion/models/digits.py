@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-
-from apportion.errors import InputError
+from apportion.models.characters import EQUALS as EQUALS
+from apportion.models.characters import PAD as PAD
+from apportion.models.characters import STOP as STOP
+from apportion.models.characters import character_llama
 from apportion.models.huggingface import HuggingFacePolicy
 
-PAD, EQUALS, STOP = "<pad>", "=", "."
+DIGITS = "0123456789"
 
 
 def digit_llama(
@@ -31,37 +32,4 @@ def digit_llama(
         >>> policy.tokenizer("12=").input_ids
         [2, 3, 11]
     """
-    if min(hidden, layers, heads, context) < 1 or hidden % (2 * heads):
-        raise InputError(
-            f"digits has hidden={hidden}, layers={layers}, heads={heads}, context={context}: expected all at least 1 "
-            "and hidden a multiple of twice heads."
-        )
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    tokens = [PAD, *"0123456789", EQUALS, STOP]
-    words = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=PAD))
-    words.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    words.decoder = decoders.Fuse()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token=PAD)
-
-    config = LlamaConfig(
-        vocab_size=len(tokens),
-        hidden_size=hidden,
-        intermediate_size=3 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        max_position_embeddings=context,
-        tie_word_embeddings=False,
-        initializer_range=0.1,
-        bos_token_id=None,
-        eos_token_id=tokens.index(STOP),
-        pad_token_id=0,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
-    for parameter in model.parameters():  # not the rotary frequencies, which loading leaves in float32 too
-        parameter.data = parameter.data.to(getattr(torch, dtype))
-    return HuggingFacePolicy(model.eval(), tokenizer)
+    return character_llama(DIGITS, hidden, layers, heads, context, seed, dtype)

@@ -76,6 +76,7 @@ def page(found: Mapping[str, Any]) -> str:
     refuted = [claim for claim in found["claims"] if claim["verdict"] == "refuted"]
     parts += ["", "## Claims refuted", ""]
     parts += [f"- `{c['spec']}` claims to be {c['claim']}: {c['evidence']}." for c in refuted] or ["None."]
+    parts += _forks(found["forks"])
     parts += ["", "## Worlds", "", "| world | what decides | responses | expected return | length of the gradient |"]
     parts += ["|---|---|---|---|---|"]
     parts += [
@@ -85,6 +86,32 @@ def page(found: Mapping[str, Any]) -> str:
     parts += ["", "## Not measured", "", *_not_measured(found)]
     parts += ["", "All cells, with intervals: [calibration.json](calibration.json).", ""]
     return "\n".join(parts)
+
+
+FORKS = """\
+Responses that branch, drawn by the sampler of `--sampling branching`: for every fork rule and every backup, the bias of
+the prompt's value, and the length of the bias of the gradient (siblings as baseline) as a share of the exact one's. In
+bold is the backup that belongs to what a rule looks at: `draws` where it looks at the prefix, `fresh` where it looks
+ahead. What a rule that looks ahead forks are states of its choice, so the gradient of all draws is not the
+policy's; that of the responses from the prompt alone is.
+"""
+
+
+def _forks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The section about fork rules, where they were looked at."""
+    if not rows:
+        return []
+    head = ("fork rule", "looks at", "backup", "bias of the value", "of the gradient", "of that from the prompt")
+    lines = []
+    for row in rows:
+        backup = f"**{row['backup']}**" if row["prescribed"] else row["backup"]
+        figures = (_spread(row[name]) for name in ("value", "gradient", "from_prompt"))
+        lines.append(_row([f"`{row['rule']}`", row["looks"], backup, *figures]))
+    return ["", "## Forks", "", FORKS, _row(head), "|" + "---|" * len(head), *lines]
+
+
+def _spread(figure: Sequence[float] | None) -> str:
+    return "" if figure is None else f"{figure[0]:+.3f} [{figure[1]:+.3f}, {figure[2]:+.3f}]"
 
 
 def _not_measured(found: Mapping[str, Any]) -> list[str]:

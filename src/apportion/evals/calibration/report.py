@@ -8,12 +8,13 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
+from apportion.evals.calibration.branching import Branched
 from apportion.evals.calibration.claims import verdicts
 from apportion.evals.calibration.estimators import TEXTBOOK
 from apportion.evals.calibration.measure import LEVEL, Interval, Measured
 from apportion.evals.calibration.methods import Entry
 from apportion.evals.calibration.run import Row, Settings
-from apportion.evals.calibration.truths import truths
+from apportion.evals.calibration.truths import truths, truths_of_forks
 from apportion.evals.calibration.worlds import World
 
 BASELINE = "rloo"
@@ -31,6 +32,7 @@ def report(
     entries: Sequence[Entry],
     worlds: Mapping[str, Callable[[], World]],
     settings: Settings,
+    forks: Sequence[Branched] = (),
 ) -> dict[str, Any]:
     """Everything, ready for JSON."""
     return {
@@ -39,7 +41,8 @@ def report(
         "methods": summary(rows, entries, size_shown(settings)),
         "size_shown": size_shown(settings),
         "claims": [asdict(verdict) for verdict in verdicts(rows)],
-        "truths": [asdict(truth) for truth in truths(rows)],
+        "truths": [asdict(truth) for truth in (*truths(rows), *truths_of_forks(forks))],
+        "forks": [_fork(row) for row in forks],
         "columns": list(COLUMNS),
         "cells": [_cell(row) for row in rows],
     }
@@ -72,6 +75,11 @@ def _cell(row: Row) -> list[Any]:
 
 def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
+
+
+def _fork(row: Branched) -> dict[str, Any]:
+    figures = {name: _interval(getattr(row, name)) for name in ("value", "gradient", "from_prompt")}
+    return {"rule": row.rule, "looks": row.looks, "backup": row.backup, "prescribed": row.prescribed, **figures}
 
 
 def _interval(given: Interval | None) -> list[float | None] | None:

@@ -31,6 +31,7 @@ class Settings:
         batch: groups of a batch, for methods whose credit of a group depends on others.
         batches: how many such batches.
         repeats: independent parts that sampled groups are divided into.
+        forests: trees drawn a fork rule.
         seed: of samples and of the errors of annotations.
     """
 
@@ -41,6 +42,7 @@ class Settings:
     batch: int = 4
     batches: int = 120
     repeats: int = 64
+    forests: int = 8000
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -50,7 +52,7 @@ class Settings:
             raise InputError(f"noise is {list(self.noise)}, expected some from 0 to 1.")
 
 
-QUICK = Settings(sizes=(4, 16), listed=1000, sampled=1024, batches=48)
+QUICK = Settings(sizes=(4, 16), listed=1000, sampled=1024, batches=48, forests=2000)
 """Under a minute, in the worlds of :data:`QUICK_WORLDS`."""
 
 QUICK_WORLDS = ("shared_prefixes", "unique_nonce", "graded_outcome", "dense_rewards", "stopping", "random_transitions")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from apportion.evals.calibration.measure import Measured
+from apportion.evals.calibration.branching import Branched
+from apportion.evals.calibration.measure import Interval, Measured
 from apportion.evals.calibration.run import Row
 from apportion.evals.calibration.theory import turn_index_limit
 from apportion.evals.calibration.worlds import WORLDS
@@ -31,6 +32,39 @@ def truths(rows: Sequence[Row]) -> list[Truth]:
     cells = {(row.spec, row.world, row.size): row.measured for row in rows if row.measured is not None}
     every = [*_leave_one_out(cells), *_division(cells), *_turns(cells), *_prefixes(cells)]
     return every
+
+
+def truths_of_forks(rows: Sequence[Branched]) -> list[Truth]:
+    """What the declaration of a fork rule promises; nothing where none was looked at."""
+    if not rows:
+        return []
+    right = [row for row in rows if row.prescribed]
+    values = [(row.rule, row.value) for row in right]
+    gradients = [(row.rule, row.from_prompt or row.gradient) for row in right]
+    leaves = [(row.rule, row.value) for row in rows if row.backup == "leaves" and row.looks == "prefix"]
+    return [
+        Truth(
+            "the backup for what a fork rule looks at gives the prompt's value without bias",
+            not any(value.excludes(0.0) for _, value in values),
+            _furthest(values),
+        ),
+        Truth(
+            "with siblings as baseline it gives the exact gradient: of all draws where rules look at the prefix, of "
+            "the responses from the prompt where they look ahead",
+            not any(gradient.excludes(0.0) for _, gradient in gradients),
+            _furthest(gradients),
+        ),
+        Truth(
+            "means over leaves are biased under some rule that looks at the prefix alone",
+            any(value.excludes(0.0) for _, value in leaves),
+            _furthest(leaves),
+        ),
+    ]
+
+
+def _furthest(figures: Sequence[tuple[str, Interval]]) -> str:
+    name, worst = max(figures, key=lambda figure: abs(figure[1].value))
+    return f"furthest of {len(figures)}: {worst.value:+.4f} [{worst.low:+.4f}, {worst.high:+.4f}] with {name}"
 
 
 Cells = dict[tuple[str, str, int], Measured]

@@ -20,6 +20,7 @@ from torch.nn import Module
 
 from apportion.errors import InputError
 from apportion.models.packing.attention import blocks_work, by_blocks, by_paths
+from apportion.models.packing.flex import by_flex, flex_works
 from apportion.models.packing.plan import plan
 from apportion.models.packing.tree import PrefixTree
 
@@ -49,6 +50,10 @@ def attention_over(tree: PrefixTree) -> Attend:
     if tree.ids.device.type == "cpu" and blocks_work():
         blocks = plan(tree)
         return lambda q, k, v, scale: by_blocks(q, k, v, blocks, scale)
+    if tree.ids.device.type == "cuda" and flex_works("cuda"):
+        flex = by_flex(tree)
+        # Its kernels have no double precision.
+        return lambda q, k, v, s: by_paths(q, k, v, tree, s) if q.dtype == torch.float64 else flex(q, k, v, s)
     return lambda q, k, v, scale: by_paths(q, k, v, tree, scale)
 
 
