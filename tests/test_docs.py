@@ -54,6 +54,7 @@ from apportion.training.learners import LEARNERS
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 RUN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/guide.md"]
+TUTORIALS = sorted(ROOT.glob("docs/tutorials/*.md"))
 
 FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 CODE = re.compile(r"`([^`\n]+)`")
@@ -178,6 +179,7 @@ def with_slow_blocks(path: Path) -> bool:
             for path in RUN
             if with_slow_blocks(path)
         ),
+        *(pytest.param(path, False, id=named(path), marks=pytest.mark.system) for path in TUTORIALS),
     ],
 )
 def test_examples_run_and_print_what_is_shown(path: Path, slow: bool, folder: Path) -> None:
@@ -342,6 +344,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "credit speed": speed_tables.credit_speed,
     "prefix training speed": lambda: speed_tables.ratios("prefix_training"),
     "sampling speed": lambda: speed_tables.ratios("sampling"),
+    "trl step speed": lambda: speed_tables.ratios("trl_step"),
 }
 
 

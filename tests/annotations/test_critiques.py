@@ -148,7 +148,10 @@ def test_what_is_missing_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"k": 0}, "k is 0, expected at least one critique"), ({"judge": "critic"}, "unknown judge 'critic'")],
+    [
+        ({"k": 0}, "k is 0, expected a whole number of at least one critique"),
+        ({"judge": "critic"}, "unknown judge 'critic'"),
+    ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):

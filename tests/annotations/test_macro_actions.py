@@ -279,10 +279,12 @@ def test_rules_of_others() -> None:
     ("rule", "said"),
     [
         ("fixd", "unknown rule of macro actions 'fixd': did you mean 'fixed'"),
-        ("fixed(n=0)", "n is 0, expected 1 or more tokens a macro action"),
-        ("sizes(sizes=[2, 0])", r"sizes is \[2, 0\], expected at least one, of 1 token or more"),
+        ("fixed(n=0)", "n is 0, expected a whole number of 1 or more tokens"),
+        ("sizes(sizes=[2, 0])", r"sizes is \[2, 0\], expected at least one, each a whole number of 1 token or more"),
         ("sizes(sizes=[])", r"sizes is \[\], expected at least one"),
-        ("sizes(repeat=0)", "repeat is 0, expected 1 or more"),
+        ("sizes(repeat=0)", "repeat is 0, expected a whole number of 1 or more"),
+        ("fixed(n=2.5)", "n is 2.5, expected a whole number"),
+        ("sizes(sizes=[2.9])", "each a whole number"),
         ("parsing", "needs parser"),
         ("parsing(parser='nltk')", "unknown parser 'nltk'"),
         (

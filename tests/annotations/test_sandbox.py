@@ -92,8 +92,10 @@ def test_it_is_killed_though_it_stops_the_clock() -> None:
 
 
 def test_memory_is_limited() -> None:
-    assert failure("return [np.ones(1 << 29)]", megabytes=1024).endswith("it needed more than 1024 MB of memory")
-    assert "1024 MB" in failure("rows = []\nwhile True: rows.append(np.ones(1 << 20))", megabytes=1024)
+    assert failure("return [np.ones(1 << 29)]", seconds=120, megabytes=1024).endswith(
+        "it needed more than 1024 MB of memory"
+    )
+    assert "1024 MB" in failure("rows = []\nwhile True: rows.append(np.ones(1 << 20))", seconds=120, megabytes=1024)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,20 +27,41 @@ def until(page: Any, expression: str) -> None:
     pytest.fail(f"the page never got to {expression}")
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
     """Chromium without a window."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
+    program = shutil.which("chromium")
+    if program is None:
         pytest.fail("the browser tests need chromium, which is not installed: run apt-get install -y chromium.")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         pytest.fail("the browser tests need playwright, which is not installed: run make install.")
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        launched = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield launched
         launched.close()
+
+
+@contextlib.contextmanager
+def serving(*paths: Path, credit: tuple[str, ...] = ()) -> Iterator[str]:
+    """Serve runs or files; gives the address."""
+    session = Session(paths, credit)
+    session.watch(0.2)
+    server = Server(session).start()
+    try:
+        yield server.url
+    finally:
+        session.close()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium without a window."""
+    with chromium() as launched:
+        yield launched
 
 
 @pytest.fixture
@@ -61,19 +83,8 @@ def page(browser: Any) -> Iterator[Any]:
 @pytest.fixture
 def served() -> Iterator[Callable[..., str]]:
     """Serve runs or files; gives the address."""
-    started: list[Server] = []
-
-    def serve(*paths: Path, credit: tuple[str, ...] = ()) -> str:
-        session = Session(paths, credit)
-        session.watch(0.2)
-        started.append(Server(session).start())
-        return started[-1].url
-
-    yield serve
-    for server in started:
-        server.session.close()
-        server.shutdown()
-        server.server_close()
+    with contextlib.ExitStack() as started:
+        yield lambda *paths, credit=(): started.enter_context(serving(*paths, credit=credit))
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A quickstart run under TEMPO."""
     folder = tmp_path_factory.mktemp("looking") / "first"
     words = ["train", "quickstart", "--run", str(folder), "--steps", str(STEPS), "--eval-prompts", "16"]
-    assert main([*words, "--credit", "tempo", "--save-every", str(STEPS)]) == 0
+    words += ["--credit", "tempo", "--save-every", str(STEPS), "--record", "entropy,top5,after"]
+    assert main(words) == 0
     return folder
 
 
@@ -153,6 +154,27 @@ def test_a_token_that_is_pressed_shows_how_its_credit_came_about(
     assert number(rows["prefix_value_before"]) == pytest.approx(record["credit/prefix_value_before"][3], abs=5.1e-5)
     assert number(rows["prefix_value_after"]) == pytest.approx(record["credit/prefix_value_after"][3], abs=5.1e-5)
     assert {"log-prob when sampled", "log-prob before the update", "entropy before the token"} <= set(rows)
+
+
+def test_a_token_shows_what_else_it_might_have_been_and_what_the_update_did(page: Any, address: str, run: Path) -> None:
+    step, group = a_mixed_group(run)
+    rollouts = RolloutStore(run / "rollouts").read(step)
+    own = rollouts.select(rollouts.group_ids == group)
+    token = int(own.token_offsets[2]) + 3
+    page.goto(f"{address}#/group?part={step}&group={group}&response=2&token=2.3")
+    page.wait_for_selector(".alternatives")
+    shown = page.eval_on_selector_all(".alternatives td", "all => all.map((c) => c.textContent)")
+    chances = own.column("top_log_probs/behaviour")[token].exp().tolist()
+    assert [float(text.rstrip("%")) for text in shown[:5]] == pytest.approx([100 * c for c in chances], abs=0.051)
+    assert page.locator(".alternatives .drawn").count() == 1
+    assert page.locator(".alternatives .drawn .alternative").inner_text() == page.inner_text(".panel .context mark")
+    moved = float((own.column("log_probs/after") - own.column("log_probs/old"))[token])
+    assert number(page.inner_text('.panel tr:has(th:text-is("moved by the update")) td')) == pytest.approx(
+        moved, abs=5.1e-5
+    )
+    assert page.inner_text(".stages th") == "1. prefix change"
+    record = page.inner_text(".stages td").split()[0]
+    assert record == page.inner_text('.panel tr:has(th:text-is("advantage")) td').split()[0]
 
 
 def test_two_methods_are_compared_on_a_group_and_over_the_run(page: Any, address: str, run: Path) -> None:

@@ -174,6 +174,8 @@ OTHERS = {
     ),
     "credit: step no number": ("credit grpo rollouts.jsonl --step two", "--step is 'two', expected a whole number"),
     "credit: two outputs": ("credit grpo rollouts.jsonl --json --out new.jsonl", "give one of them"),
+    "methods: example and tables": ("methods --example --markdown", "give one of them"),
+    "credit: stages for people": ("credit grpo rollouts.jsonl --stages", "--stages is part of what --json prints"),
     "credit: groups into a file": ("credit grpo rollouts.jsonl --by-group --out new.jsonl", "give one of them"),
     "credit: out exists": ("credit grpo rollouts.jsonl --out good.jsonl", "good.jsonl exists already: choose another"),
     "credit: out of another kind": ("credit grpo rollouts.jsonl --out new.csv", "new.csv ends in '.csv', expected one"),

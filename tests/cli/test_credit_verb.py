@@ -22,6 +22,7 @@ from apportion.rollouts.store import read, write
 from apportion.training.measuring import open_checkpoint
 from runs import DIGITS, begin
 
+LOOP = "loop(min_abs_advantage=0.2)"
 METHODS = ["none", "grpo", "rloo", "tempo", "tempo(norm_by_std=False)", "gae(whiten=True)", "gae(lam=0.9)"]
 
 
@@ -94,6 +95,19 @@ def test_details_are_printed_too(file: Path, capsys: pytest.CaptureFixture[str])
     expected = credit.METHODS["tempo"]()(rollouts)
     after = ragged.unflatten(expected.columns["token:credit/prefix_value_after"].tensor, rollouts.token_offsets)
     assert [record["credit/prefix_value_after"] for record in records] == after
+
+
+def test_stages_are_printed_where_they_are_asked_for(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unknown = str(file.with_name("unknown.jsonl"))
+    plain = printed(capsys, LOOP, unknown, "--drop-unknown")
+    assert all("stages" not in record for record in plain)
+    records = printed(capsys, LOOP, unknown, "--drop-unknown", "--stages")
+    assert [{k: v for k, v in record.items() if k != "stages"} for record in records] == plain
+    for record in records:
+        kinds = [stage["kind"] for stage in record["stages"]]
+        assert kinds == ["estimator", "filter"]
+        last = record["stages"][-1]["advantages"]
+        assert last == ([None] * len(last) if record["unknown"] else record["advantages"])
 
 
 def test_people_get_a_line_a_response(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

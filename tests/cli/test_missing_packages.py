@@ -19,7 +19,20 @@ CASES = {
     "peft": ("train quickstart --run new --lora-rank 2", "peft"),
     "reasoning_gym": ("train quickstart --run new --tasks chain_sum", "reasoning-gym"),
 }
-VERBS = ["train tabular", "rollout run", "credit tempo rollouts.jsonl", "compare run", "eval run", "methods", "doctor"]
+VERBS = [
+    "train tabular",
+    "rollout run",
+    "credit tempo rollouts.jsonl",
+    "compare run",
+    "view rollouts.jsonl",
+    "report rollouts.jsonl -o report.html",
+    "grams rollouts.jsonl --out grams.json",
+    "eval run",
+    "claims --list",
+    "methods",
+    "methods --example",
+    "doctor",
+]
 CREDIT_ALONE = """
 import apportion.credit, apportion.objectives
 from apportion.rollouts.store import read

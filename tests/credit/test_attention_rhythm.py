@@ -219,7 +219,7 @@ def test_a_rhythm_asks_for_no_more_than_it_reads() -> None:
         ({"amp": 0.9}, "amp is 0.9, expected 1 or more"),
         ({"amp": float("inf")}, "amp is inf, expected 1 or more"),
         ({"alpha": 1.5}, "alpha is 1.5, expected 0 to 1"),
-        ({"k": 0}, "k is 0, expected 1 or more"),
+        ({"k": 0}, "k is 0, expected a whole number of 1 or more"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], said: str) -> None:

@@ -59,3 +59,10 @@ def test_unknown_rewards_are_counted_over_all_blocks(monkeypatch: pytest.MonkeyP
     kept = credit.assign(credit.METHODS["rloo"](), rollouts, unscored="drop")
     assert kept.unknown.tolist() == [True, False, True, False]
     assert kept.trained.tolist() == [False, False, True, True] * 2
+
+
+def test_an_advantage_beyond_the_precision_of_the_log_probs_is_refused() -> None:
+    rollouts = Rollouts.from_lists([[1], [2]], groups=[0, 0], rewards=[1e6, 0.0])
+    small = rollouts.with_column("log_probs/old", torch.zeros(2, dtype=torch.float16))
+    with pytest.raises(InputError, match="not finite in float16"):
+        credit.METHODS["rloo"]()(small)

@@ -184,3 +184,13 @@ def test_between_the_smallest_and_the_largest() -> None:
     assert min_max(torch.tensor([-1.0, 3.0, 0.0])).tolist() == [0.0, 1.0, 0.25]
     assert min_max(torch.tensor([0.1, 0.1])).tolist() == [0.0, 0.0]
     assert min_max(torch.zeros(0)).tolist() == []
+
+
+def test_a_raw_reward_of_one_and_scaling_within_its_group_exclude_each_other() -> None:
+    with pytest.raises(InputError, match="give one of the two"):
+        METHODS["edu_align"](("outcome",), singleton="raw", scale_within_group=True)
+
+
+def test_weights_must_be_numbers() -> None:
+    with pytest.raises(InputError, match="the weight of 'outcome' is nan, expected a number"):
+        METHODS["edu_align"](("outcome",), weights=[float("nan")])

@@ -123,6 +123,20 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 
 
 def test_claims() -> None:
-    assert overlong_penalty(4, 2).bias.claim is Claim.EXACT
     assert METHODS["dapo"]().bias.claim is Claim.BIASED
     assert METHODS["dapo"](dynamic=False, norm_by_std=False).bias.claim is Claim.EXACT_UP_TO_SCALE
+
+
+def test_the_reward_of_a_response_that_is_not_trained_is_not_lost() -> None:
+    rollouts = Rollouts.from_lists(
+        [[1], [2], [3]], groups=[0, 0, 0], episodes=[0, 0, 1], trained=[[1], [0], [1]]
+    ).with_reward("step", torch.tensor([0.0, 1.0, 0.0]), level="response")
+    plain = METHODS["dapo"](component="step", norm_by_std=False)(rollouts).advantages
+    assert plain.tolist() == [0.5, 0.0, -0.5]
+    due_nothing = METHODS["dapo"](component="step", norm_by_std=False, max_length=100)(rollouts)
+    assert torch.equal(due_nothing.advantages, plain)
+
+
+def test_a_charge_for_length_is_a_bias_and_no_charge_is_none() -> None:
+    assert overlong_penalty(4, 2).bias.claim == Claim.BIASED
+    assert overlong_penalty(4, 2, factor=0.0).bias.claim == Claim.EXACT

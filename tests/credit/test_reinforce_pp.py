@@ -160,3 +160,10 @@ def test_returns_are_there_for_a_critic() -> None:
     assert METHODS["reinforce_pp"]().makes == ("credit/returns",)
     rollouts = Rollouts.from_lists([[1, 2], [3, 4]], groups=[0, 0], rewards=[1.0, 0.0])
     assert detail(METHODS["reinforce_pp"]()(rollouts), "returns") == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_a_reset_discount_is_as_precise_as_one_without() -> None:
+    rollouts = Rollouts.from_lists([[0] * 2000], groups=[0], rewards=[1.0])
+    settings = {"gamma": 0.99, "whiten": False, "kl_coefficient": 0.0}
+    reset, plain = (METHODS["reinforce_pp"](reset=r, **settings)(rollouts).advantages for r in (True, False))
+    assert torch.equal(reset, plain)

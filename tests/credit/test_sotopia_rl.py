@@ -249,7 +249,7 @@ def test_a_key_utterance_that_there_is_not(key: float) -> None:
         ({"weights": {"goal": 1}}, "got weights of .* but components .*, expected the same"),
         ({"weights": (1, 1)}, "got 2 weights for 3 components"),
         ({"weights": (0, 0, 0)}, "expected at least one above 0"),
-        ({"weights": (1, math.nan, 1)}, "the weight of 'relationship' is nan, expected 0 or more"),
+        ({"weights": (1, math.nan, 1)}, "the weight of 'relationship' is nan, expected a number"),
         ({"output_scale": 0.0}, "output_scale is 0.0, expected more than 0"),
         ({"discount": 0.0}, "discount is 0.0, expected more than 0 and at most 1"),
         ({"discount": 1.5}, "discount is 1.5, expected"),

@@ -473,3 +473,8 @@ def test_trees_can_be_joined_with_flat_groups() -> None:
     flat = with_outcome(Rollouts.from_lists([[0, 0, 0], [1, 1, 1]], groups=[5, 5], prompts=[[0]] * 2))
     both = join([trees(table(), uniform(rate=0.5), 2, 3), flat])
     assert METHODS["tree"]()(both).advantages[-6:].tolist() == pytest.approx([0.9, 0.9, 0.9, -0.9, -0.9, -0.9])
+
+
+def test_vine_refuses_places_chosen_by_what_follows_them() -> None:
+    with pytest.raises(InputError, match="branch where a rule looked ahead"):
+        METHODS["vine"]()(forest("most uncertain token", 20, 1))

@@ -62,6 +62,20 @@ def test_padded_shapes_that_do_not_fit(mask: torch.Tensor, rewards: torch.Tensor
         from_padded(torch.zeros(2, 2, dtype=torch.int64), mask, rewards, torch.tensor([0, 0]))
 
 
+@pytest.mark.parametrize("lengths", [[3, 1], [2, -1], [1, 1], [2]])
+def test_padded_lengths_that_do_not_fit(lengths: list[int]) -> None:
+    ids, mask = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[1, 1], [1, 0]])
+    with pytest.raises(InputError, match="from its last trained token to the width 2"):
+        from_padded(ids, mask, torch.zeros(2), torch.zeros(2), lengths=torch.tensor(lengths))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 2, 1), (4,)])
+def test_padded_columns_of_another_shape(shape: tuple[int, ...]) -> None:
+    ids = torch.tensor([[1, 2], [3, 4]])
+    with pytest.raises(InputError, match=r"log_probs_old has shape .*, expected that of ids, \(2, 2\)"):
+        from_padded(ids, torch.ones(2, 2), torch.zeros(2), torch.zeros(2), log_probs_old=torch.zeros(shape))
+
+
 def test_padded_width_must_hold_the_longest() -> None:
     rollouts = Rollouts.from_lists([[1, 2, 3]], groups=[0])
     with pytest.raises(InputError, match="a response has 3 tokens, expected at most width=2"):

@@ -50,6 +50,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"temperature": math.nan}, "temperature is nan"),
     ({"objective": ()}, "objective names nothing to minimise"),
     ({"decay": "cosine"}, "decay is 'cosine', expected one of constant, linear"),
+    ({"optimizer": "adam"}, "optimizer is 'adam', expected one of adamw, sgd"),
+    ({"optimizer": "sgd", "beta1": 0.8}, "beta1 is 0.8 but optimizer is 'sgd', which does not read it"),
+    ({"optimizer": "sgd", "beta2": 0.95}, "beta2 is 0.95 but optimizer is 'sgd', which does not read it"),
+    ({"token_budget": -1}, "token_budget is -1, expected 0 or more"),
+    ({"token_budget": 9, "decay": "linear"}, "token_budget is 9 and decay 'linear', but nobody knows at which step"),
     ({"dtype": "float16"}, "dtype is 'float16'"),
     ({"autocast": "float32"}, "autocast is 'float32', expected one of bfloat16"),
     ({"sampling_dtype": "int8"}, "sampling_dtype is 'int8', expected one of float32, bfloat16"),
@@ -88,7 +93,14 @@ def test_what_is_at_the_edge_is_allowed(settings: dict[str, Any]) -> None:
 def _other(field: dataclasses.Field[Any]) -> Any:
     """A value that is not the default, and that JSON can hold."""
     default = getattr(TrainConfig(), field.name)
-    choices = {"decay": "linear", "dtype": "float64", "autocast": "bfloat16", "sampling_dtype": "float32"}
+    choices = {
+        "decay": "linear",
+        "optimizer": "sgd",
+        "tasks_seed": 3,
+        "dtype": "float64",
+        "autocast": "bfloat16",
+        "sampling_dtype": "float32",
+    }
     if field.name in choices:
         return choices[field.name]
     if field.name == "chat":
@@ -103,9 +115,13 @@ def _other(field: dataclasses.Field[Any]) -> Any:
 
 
 def test_every_setting_survives_a_file() -> None:
-    changed = TrainConfig(**{f.name: _other(f) for f in dataclasses.fields(TrainConfig)})
-    assert all(getattr(changed, f.name) != getattr(TrainConfig(), f.name) for f in dataclasses.fields(TrainConfig))
-    for config in (changed, TrainConfig(), *(recipe() for recipe in RECIPES.values())):
+    others = {f.name: _other(f) for f in dataclasses.fields(TrainConfig)}
+    alone = [TrainConfig(**{name: others.pop(name)}) for name in ("optimizer", "token_budget")]  # excluded by others
+    changed = TrainConfig(**others)
+    assert all(getattr(changed, name) != getattr(TrainConfig(), name) for name in others)
+    assert alone[0].optimizer != "adamw"
+    assert alone[1].token_budget
+    for config in (changed, *alone, TrainConfig(), *(recipe() for recipe in RECIPES.values())):
         again = TrainConfig.from_json(config.to_json(), HERE)
         assert again == config
         assert again.to_json() == config.to_json()

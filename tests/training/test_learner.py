@@ -24,7 +24,7 @@ from apportion.training.config import TrainConfig
 from apportion.training.learner import Learner, UpdateSettings, schedule, split_by_groups
 from apportion.training.seeds import numpy_generator
 from builders import gradients, random_rollouts, small_llama
-from runs import DIGITS, TABULAR, begin, metrics
+from runs import DIGITS, TABULAR, begin, metrics, resume, weights
 
 CONFIG = TrainConfig(learning_rate=0.3, beta1=0.8, beta2=0.95, weight_decay=0.02, max_grad_norm=0.05, seed=3)
 
@@ -90,6 +90,48 @@ def test_an_update_is_adamw_on_the_clipped_surrogate_of_every_part(epochs: int, 
     # Where a gradient is 0 up to rounding, Adam divides it by its own epsilon of 1e-8.
     assert torch.allclose(policy.logits, reference, rtol=0, atol=1e-9)
     assert not torch.allclose(policy.logits, table().logits, atol=1e-2)
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.05])
+def test_sgd_steps_straight_down_the_gradient(limit: float) -> None:
+    policy = table()
+    given = credited(batch(policy))
+    expected = policy.logits.detach().clone()
+    ours = learner(policy, optimizer="sgd", beta1=0.9, beta2=0.99, max_grad_norm=limit, epochs=2)
+    # The second pass measures ratios to the policy before the batch, and has no moments of the first.
+    reference = expected.clone().requires_grad_()
+    for _ in range(2):
+        (slope,) = torch.autograd.grad(naive_loss(reference, policy, given), reference)
+        norm = float(slope.norm())
+        share = min(1.0, limit / (norm + 1e-6)) if limit else 1.0
+        reference = (reference * (1 - 0.3 * 0.02) - 0.3 * share * slope).detach().requires_grad_()
+    ours.update(given, Clock(0, 10))
+    assert torch.allclose(policy.logits, reference, rtol=0, atol=1e-12)
+    assert not torch.allclose(policy.logits, expected, atol=1e-3)
+
+
+def test_twice_the_advantage_is_twice_the_step_of_sgd_and_no_other_of_adamw() -> None:
+    def step(optimizer: str, factor: float) -> Tensor:
+        policy = table()
+        before = policy.logits.detach().clone()
+        betas = {"beta1": 0.9, "beta2": 0.99} if optimizer == "sgd" else {}
+        ours = learner(policy, optimizer=optimizer, max_grad_norm=0.0, weight_decay=0.0, **betas)
+        given = credited(batch(policy))
+        ours.update(dataclasses.replace(given, advantages=factor * given.advantages), Clock(0, 10))
+        return policy.logits.detach() - before
+
+    assert torch.allclose(step("sgd", 2.0), 2 * step("sgd", 1.0), rtol=0, atol=1e-12)
+    once = step("adamw", 1.0)
+    assert torch.allclose(step("adamw", 2.0), once, rtol=1e-4, atol=1e-7)
+    assert once.abs().max() > 0.1
+
+
+def test_sgd_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    config = dataclasses.replace(TABULAR, optimizer="sgd", learning_rate=3.0)
+    begin(tmp_path / "whole", config)
+    begin(tmp_path / "halves", dataclasses.replace(config, steps=2))
+    resume(tmp_path / "halves", steps=4)
+    assert weights(tmp_path / "halves", 4) == weights(tmp_path / "whole", 4) != weights(tmp_path / "whole", 2)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 4, 9])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from apportion import credit
 from apportion.cli.columns import Columns
 from apportion.cli.compare import _open, compare
 from apportion.cli.main import main
 from apportion.errors import InputError
+from apportion.rollouts import RolloutStore
 from apportion.viewer.agreeing import Comparison
 from apportion.viewer.session import Session
 from viewer.worlds import write_jsonl, write_run
@@ -42,6 +45,48 @@ def test_stored_credit_is_what_the_run_stored(run: Path) -> None:
     given = session.answer("group", {"part": "2", "group": "7"})["credits"]["stored"]
     assert given["advantages"] == own.column("credit/advantages").tolist()
     assert given["details"]["token"]["prefix_value_after"] == own.column("credit/prefix_value_after").tolist()
+
+
+def test_stages_of_a_method_end_with_its_advantages(run: Path) -> None:
+    session = Session([run], ["viewer.worlds:halved"])
+    specs = "reinforce_pp\nstored\nviewer.worlds:halved"
+    answer = session.answer("group", {"part": "4", "group": "13", "credit": specs})
+    plain = session.answer("group", {"part": "4", "group": "13", "credit": "rloo"})["credits"]["rloo"]["advantages"]
+    credits = answer["credits"]
+    assert [stage["kind"] for stage in credits["viewer.worlds:halved"]["stages"]] == ["estimator", "modifier"]
+    assert credits["viewer.worlds:halved"]["stages"][0]["values"] == pytest.approx(plain)
+    assert credits["viewer.worlds:halved"]["stages"][1]["values"] is None, "the advantages themselves"
+    assert [stage["stage"] for stage in credits["stored"]["stages"]] == ["prefix_change"], "TEMPO's, made anew"
+    assert credits["reinforce_pp"]["stages"], "a method of the whole batch has stages too"
+
+
+def test_stored_credit_of_another_making_has_no_stages(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    (other / "config.json").write_text((run / "config.json").read_text().replace("tempo", "grpo"))
+    stored = Session([other]).answer("group", {"part": "4", "group": "13"})["credits"]["stored"]
+    assert stored["stages"] == []
+
+
+def test_alternatives_have_texts_and_a_place_of_their_own(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", steps=1)
+    store = RolloutStore(run / "rollouts")
+    rollouts = store.read(1)
+    ids = torch.stack([rollouts.ids, rollouts.ids + 1], 1)
+    chances = torch.tensor([[0.5, 0.25]]).log().expand(rollouts.n_tokens, 2)
+    some = torch.arange(rollouts.n_tokens) != 1
+    rollouts = rollouts.with_column("top_ids/behaviour", ids, some).with_column(
+        "top_log_probs/behaviour", chances, some
+    )
+    store.write(2, rollouts)
+    group = Session([run]).answer("group", {"part": "2", "group": "2"})
+    found = group["alternatives"]
+    assert found["ids"][0] == [group["ids"][0], group["ids"][0] + 1]
+    assert found["log_probs"][0] == [-0.69315, -1.38629]
+    assert found["ids"][1] is found["log_probs"][1] is None
+    assert found["texts"][str(group["ids"][0])] == str(group["ids"][0])
+    assert not [name for name in group["columns"]["token"] if name.startswith("top_")]
+    assert Session([run]).answer("group", {"part": "1", "group": "2"})["alternatives"] is None
 
 
 def test_a_method_that_lacks_columns_is_offered_with_what_it_lacks(run: Path) -> None:

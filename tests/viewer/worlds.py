@@ -67,6 +67,11 @@ def write_run(folder: Path, steps: int, groups: int = 2, size: int = 4, length: 
     return folder
 
 
+def halved() -> credit.Stage:
+    """A method of two stages."""
+    return credit.chain(credit.METHODS["rloo"](), credit.scale(0.5))
+
+
 def write_jsonl(path: Path, records: Sequence[dict[str, object]]) -> Path:
     """A file of rollouts."""
     path.write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from apportion.credit import Stage
+from apportion import credit as credits
+from apportion.credit import Credit, Stage
 from apportion.errors import InputError
+from apportion.rollouts import Rollouts
 from apportion.rollouts.columns import qualify
 
 
@@ -72,6 +74,41 @@ def check_offered(spec: str, method: Stage, offer: Offer) -> None:
             f"{spec} keeps a state from one batch to the next, and {offer.trainer} has no place for it: choose another "
             "method."
         )
+
+
+def borrow(spec: str, offer: Offer) -> Callable[[Rollouts], Credit]:
+    """A credit method for another trainer, which makes its loss and normaliser of a mask of its own.
+
+    Args:
+        spec: a method: ``tempo``, ``rloo(singleton='raw')`` or ``package.module:name``.
+        offer: of the trainer.
+
+    Returns:
+        the method on rollouts of that trainer. It refuses rollouts of which it takes tokens out of the normaliser.
+
+    Raises:
+        InputError: no such method, or it needs what the trainer does not hand over.
+
+    Example:
+        >>> tempo = borrow("tempo", Offer("mine", ("reward/outcome",), ids=True, clock=False, state=False))
+        >>> group = Rollouts.from_lists([[1, 2], [1, 3]], groups=[0, 0], rewards=[1.0, 0.0])
+        >>> [round(a, 2) for a in tempo(group).advantages.tolist()]
+        [0.71, 1.41, -0.71, -1.41]
+    """
+    method = credits.build(spec)
+    check_offered(spec, method, offer)
+
+    def credited(rollouts: Rollouts) -> Credit:
+        given: Credit = method(rollouts)
+        dropped = int((given.rollouts.trained & ~given.counted).sum())
+        if dropped:
+            raise InputError(
+                f"{spec} takes {dropped} tokens out of the normaliser, which {offer.trainer} makes of its own mask: "
+                "choose settings that keep them."
+            )
+        return given
+
+    return credited
 
 
 def keeps_state(state: Any) -> bool:

@@ -53,8 +53,8 @@ def critiques(
 
     Source: arXiv 2508.02298.
     """
-    if k < 1:
-        raise InputError(f"k is {k}, expected at least one critique a response.")
+    if type(k) is not int or k < 1:
+        raise InputError(f"k is {k}, expected a whole number of at least one critique a response.")
     asked = build_judge(judge, JUDGES)
 
     def apply(rollouts: Rollouts, policy: Any) -> Rollouts:

@@ -111,6 +111,9 @@ def texts_of(rollouts: Rollouts, policy: Any, table: Steps) -> tuple[list[str], 
     for response, start, end in zip(rows, table.starts.tolist(), table.ends.tolist(), strict=True):
         whole, starts = read(response)
         a, b = starts[start - offsets[response]], starts[end - offsets[response]]
-        before.append((prompts[response] or "") + whole[:a])
+        prompt = prompts[response]
+        if prompt is None:
+            raise InputError(f"response {response} has no prompt text, expected one of every response that is read.")
+        before.append(prompt + whole[:a])
         said.append(whole[a:b])
     return before, said

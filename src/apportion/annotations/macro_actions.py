@@ -67,8 +67,8 @@ def fixed(n: int = 5) -> Rule:
     Args:
         n: 1 or more.
     """
-    if n < 1:
-        raise InputError(f"n is {n}, expected 1 or more tokens a macro action.")
+    if type(n) is not int or n < 1:
+        raise InputError(f"n is {n}, expected a whole number of 1 or more tokens a macro action.")
     return Rule(lambda runs, policy: ragged.position_in_row(runs.offsets) % n == 0)
 
 
@@ -82,10 +82,10 @@ def sizes(sizes: Sequence[int] = (1, 2, 3, 5, 10), repeat: int = 10, seed: int |
         repeat: how many times each is there.
         seed: of the order; None: as given, again and again.
     """
-    if not sizes or min(sizes) < 1:
-        raise InputError(f"sizes is {sizes}, expected at least one, of 1 token or more.")
-    if repeat < 1:
-        raise InputError(f"repeat is {repeat}, expected 1 or more.")
+    if not sizes or any(type(size) is not int or size < 1 for size in sizes):
+        raise InputError(f"sizes is {sizes}, expected at least one, each a whole number of 1 token or more.")
+    if type(repeat) is not int or repeat < 1:
+        raise InputError(f"repeat is {repeat}, expected a whole number of 1 or more.")
     ends = np.tile(np.asarray(sizes, dtype=np.int64), repeat)
 
     def begins(runs: Runs, policy: Policy) -> Tensor:

@@ -46,7 +46,10 @@ def thinking_scores(
         if not rollouts.has("response:text"):
             raise MissingColumn("response:text", "thinking_scores", maker_of("response:text"))
         texts = rollouts.columns["response:text"].text
-        thinking = [_thinking(texts[b] or "", answer_after) for b in problems]
+        lost = sum(texts[b] is None for b in problems)
+        if lost:
+            raise InputError(f"{lost} responses have no text, expected one of every response whose thinking is judged.")
+        thinking = [_thinking(str(texts[b]), answer_after) for b in problems]
         tags = Tags.apart_from([*problems.values(), *thinking], ["problem", "thinking", REPLY])
         both = zip(problems.values(), thinking, strict=True)
         given = ask(asked, [thinking_prompt(*one, tags) for one in both], lambda reply: score_in(reply, tags), retries)

@@ -32,7 +32,7 @@ class Arguments:
 
     methods: str = ""
     """Methods, with commas: names, or specs such as "tempo(norm_by_std=False)"; default: all, and the textbook's. With
-    "tree" among them every fork rule is looked at with every backup."""
+    one that is looked at on forks among them, such as tree, every fork rule is looked at with every backup."""
     worlds: str = ""
     """Worlds, with commas; default: all."""
     sizes: tuple[int, ...] = ()
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
 
     with Counted(Console(stderr=True)) as progress:
         rows = calibrate(chosen, worlds, settings, progress)
-        trees = any(entry.method == "tree" for entry in chosen)
+        trees = any(entry.forks is not None for entry in chosen)
         forks = branched(settings.forests, settings.seed, progress) if trees else []
     found = {"command": _command(argv), **report(rows, chosen, worlds, settings, forks)}
     if arguments.write is not None:

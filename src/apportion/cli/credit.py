@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from apportion import credit as credits
 from apportion.cli.arguments import parse
 from apportion.cli.columns import MAY_MAKE, Columns
 from apportion.cli.output import check_new_file, shown
-from apportion.credit import Clock, Credit, Stage
+from apportion.credit import Clock, Credit, Stage, trace
 from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import Column, Rollouts, groups_of
 from apportion.rollouts.columns import split_name
@@ -36,6 +37,8 @@ class Arguments:
 
     json: bool = False
     """Print a JSON record a response: its token advantages, masks and the method's details."""
+    stages: bool = False
+    """With --json: also the advantages after every stage of the method, and rewards as stages shaped them."""
     out: Path | None = None
     """Write the rollouts with credit columns to this file: .jsonl or .arrow."""
     by_group: bool = False
@@ -64,6 +67,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(Arguments, argv[2:], "apportion credit")
     if arguments.json and arguments.out is not None:
         raise InputError("--json prints credit and --out writes it to a file: give one of them.")
+    if arguments.stages and not arguments.json:
+        raise InputError("--stages is part of what --json prints: add --json, or leave it out.")
     if arguments.by_group and arguments.out is not None:
         raise InputError("--by-group prints as it reads, and --out holds a whole file: give one of them.")
     clock = _clock(arguments)
@@ -81,7 +86,8 @@ def main(argv: Sequence[str]) -> int:
     state: Any = None
     responses, tokens, earning, episodes = 0, 0, 0, 0
     for part in _parts(path, argv[0], method, arguments):
-        result = credited(method, columns.add(part, method.needs), state, clock, unscored)
+        with trace.recording() if arguments.stages else contextlib.nullcontext():
+            result = credited(method, columns.add(part, method.needs), state, clock, unscored)
         state = None if method.by_group else result.state  # a group's credit owes nothing to the groups before it
         for line in (
             map(json.dumps, records(result, episodes, columns.made)) if arguments.json else lines(result, episodes)
@@ -156,8 +162,9 @@ def records(result: Credit, first_episode: int = 0, made: dict[str, str] | None 
     offsets = rollouts.token_offsets.tolist()
     tokens = {"advantages": result.advantages, "trained": result.trained, "counted": result.counted}
     rows = {name: values.tolist() for name, values in tokens.items()}
+    stages = [(found, _listed(found.values)) for found in trace.traces(result)]
     details: dict[str, dict[str, list[Any]]] = {}
-    for name, column in result.columns.items():
+    for name, column in trace.own_details(result).items():
         level, short = split_name(name)
         details.setdefault(level, {})[short] = _listed(column)
     rows |= details.pop("token", {})
@@ -180,8 +187,15 @@ def records(result: Credit, first_episode: int = 0, made: dict[str, str] | None 
             **{name: values[b] for name, values in of_response.items()},
             **{name: values[e] for name, values in of_episode.items()},
             **({"spans": spans} if spans else {}),
+            **({"stages": [_stage(s, values[offsets[b] : offsets[b + 1]]) for s, values in stages]} if stages else {}),
             **({"made": made} if made else {}),
         }
+
+
+def _stage(found: trace.Trace, values: list[Any]) -> dict[str, Any]:
+    """What a stage made of one response: its advantages, or a reward it shaped."""
+    made = {"reward": found.component, "rewards": values} if found.kind == "shaper" else {"advantages": values}
+    return {"stage": found.stage, "kind": found.kind, **made}
 
 
 def _listed(column: Column) -> list[Any]:

@@ -29,12 +29,21 @@ class Arguments:
     """Print JSON."""
     markdown: bool = False
     """Print the tables of docs/methods.md."""
+    example: bool = False
+    """Show one small group under every credit method, or under those named, with what they need planted."""
 
 
 def main(argv: Sequence[str]) -> int:
     """``apportion methods``"""
     named = [word for word in argv if not word.startswith("-")]
     arguments = parse(Arguments, [word for word in argv if word.startswith("-")], "apportion methods")
+    if arguments.example:
+        if arguments.markdown:
+            raise InputError("--example shows a group and --markdown prints tables: give one of them.")
+        from apportion.cli.example import show_example
+
+        show_example(named, arguments.json)
+        return 0
     rows = [row for spec in named for row in _named(spec)] if named else _registered()
     if arguments.json:
         print(json.dumps(rows, indent=1))

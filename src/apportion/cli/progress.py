@@ -146,7 +146,8 @@ class Counted:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._task is not None:
+            self._bar.stop()
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """So much is done; of ``what``, the part before a colon makes a new line."""

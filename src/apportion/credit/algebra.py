@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apportion.credit import trace
 from apportion.errors import InputError
 from apportion.rollouts import Rollouts, ragged
 
@@ -125,8 +126,8 @@ class Work:
 
         Args:
             component: which one.
-            where: ``last``: all on the last trained token of its span, response or episode; ``over``: repeated on
-                every trained token of it.
+            where: ``last``: all on the last trained token of its span, response or episode, or on its last token
+                where none is trained, so that nothing is lost; ``over``: repeated on every trained token of it.
         """
         if where not in ("last", "over"):
             raise InputError(f"where is {where!r}, expected 'last' or 'over'.")
@@ -138,6 +139,9 @@ class Work:
             return values
         row = row_of_token(rollouts, reward.level)
         inside = (row >= 0) & trained
+        if where == "last" and not bool(trained.all()):
+            trains = torch.zeros_like(values, dtype=torch.bool).index_fill_(0, row[inside], True)
+            inside = inside | ((row >= 0) & ~trains[row.clamp(min=0)] if len(values) else inside)
         spread = torch.where(inside, values[row.clamp(min=0)] if len(values) else values.new_zeros(()), 0.0)
         return spread if where == "over" else torch.where(last_of_row(row, inside), spread, 0.0)
 
@@ -230,8 +234,10 @@ class Stage:
         return assign(self, rollouts, state, clock, unscored)
 
 
-def _lift(change: Callable[[Work, Any], Work], says: str) -> Callable[..., Callable[[Callable[..., Any]], Stage]]:
-    """Make a decorator that turns a plain function into a stage, and documents itself as ``says``.
+def _lift(
+    kind: str, change: Callable[[Work, Any], Work], says: str
+) -> Callable[..., Callable[[Callable[..., Any]], Stage]]:
+    """Make a decorator that turns a plain function into a stage of a kind, and documents itself as ``says``.
 
     The function takes ``(work)``, or ``(work, state, clock)`` when ``init`` or ``reads_clock`` is given, and returns
     its kind's value or a :class:`Result` around it.
@@ -251,7 +257,10 @@ def _lift(change: Callable[[Work, Any], Work], says: str) -> Callable[..., Calla
                 if not isinstance(result, Result):
                     result = Result(result, state=state)
                 work = change(work, result.value)
-                return replace(work, details={**work.details, **result.details}), result.state
+                details = {**work.details, **result.details}
+                if trace.is_recording():
+                    details = _noted(details, function.__name__, kind, work, result.value)
+                return replace(work, details=details), result.state
 
             return Stage(apply, tuple(needs), bias, init or (lambda: None), reads_clock, **attributes)
 
@@ -259,6 +268,15 @@ def _lift(change: Callable[[Work, Any], Work], says: str) -> Callable[..., Calla
 
     decorator.__doc__ = says
     return decorator
+
+
+def _noted(details: dict[str, Tensor], stage: str, kind: str, work: Work, value: Any) -> dict[str, Tensor]:
+    """Details with what a stage made: advantages, or of a shaper every reward it set."""
+    if kind != "shaper":
+        return trace.noted(details, stage, kind, work.advantages)
+    for component in value:
+        details = trace.noted(details, stage, kind, work.down(component, "over"), component)
+    return details
 
 
 def _token_values(work: Work, values: Any, what: str, dtype: torch.dtype) -> Tensor:
@@ -293,10 +311,10 @@ def _only_at(trained: Tensor, advantages: Tensor) -> Tensor:
     return advantages if bool(trained.all()) else torch.where(trained, advantages, 0.0)
 
 
-shaper = _lift(_set_rewards, "Lift ``work -> {component: Reward}``.")
-estimator = _lift(_set_advantages, "Lift ``work -> advantages [N]``.")
-modifier = _lift(_set_advantages, "Lift ``work -> advantages [N]``, made from ``work.advantages``.")
-token_filter = _lift(_set_masks, "Lift ``work -> (trained [N], counted [N])``.")
+shaper = _lift("shaper", _set_rewards, "Lift ``work -> {component: Reward}``.")
+estimator = _lift("estimator", _set_advantages, "Lift ``work -> advantages [N]``.")
+modifier = _lift("modifier", _set_advantages, "Lift ``work -> advantages [N]``, made from ``work.advantages``.")
+token_filter = _lift("filter", _set_masks, "Lift ``work -> (trained [N], counted [N])``.")
 
 
 def _union(parts: Sequence[Sequence[str]]) -> tuple[str, ...]:
@@ -368,8 +386,10 @@ def add(*stages: Stage, bias: Bias | None = None) -> Stage:
             states.append(own)
             total = total + part.advantages
             trained, counted = trained & part.trained, counted & part.counted
-            details |= part.details
+            details = trace.beside(details, work.details, part.details)
         total = torch.where(trained, total, 0.0)
+        if trace.is_recording():
+            details = trace.noted(details, "add", "sum", total)
         done = replace(work, advantages=total, trained=trained, counted=counted, details=details)
         return done, tuple(states)
 

@@ -133,12 +133,14 @@ def _credit(
     part = rollouts if everything else rollouts.select(seen)
     begun = replace(_begin(stage, part, _shrunk(rollouts, gone)[seen]), whole=rollouts, members=seen)
     work, state = stage.apply(begun, stage.init() if state is None else state, clock)
-    if not bool(torch.isfinite(work.advantages.sum())):  # isfinite of every entry would copy them all
+    advantages = work.advantages.to(_output_dtype(rollouts)).contiguous()
+    if not bool(torch.isfinite(advantages.sum(dtype=torch.float64))):  # isfinite of every entry would copy them all
+        given = str(advantages.dtype).removeprefix("torch.")
         raise InputError(
-            "the credit method made an advantage that is not finite; please report it with these rollouts."
+            f"the credit method made an advantage that is not finite in {given}, the precision of the log-probs: look "
+            "at the rewards it read, and report it if they are in order."
         )
 
-    advantages = work.advantages.to(_output_dtype(rollouts)).contiguous()
     details = {_credit_name(name): Column(values, maker="credit") for name, values in work.details.items()}
     if everything:
         return Credit(rollouts, advantages, work.trained, work.counted, details, state, unknown)

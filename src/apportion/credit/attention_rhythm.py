@@ -138,8 +138,11 @@ def attention_rhythm(
         raise InputError(f"quantile is {quantile}, expected more than 0 and at most 1.")
     if not 1 <= amp < math.inf:
         raise InputError(f"amp is {amp}, expected 1 or more.")
-    if k < 1:
-        raise InputError(f"k is {k}, expected 1 or more.")
+    if type(k) is not int or k < 1:
+        raise InputError(f"k is {k}, expected a whole number of 1 or more.")
+    for name, threshold in (("tau_waad", tau_waad), ("tau_delta", tau_delta)):
+        if threshold is not None and math.isnan(threshold):
+            raise InputError(f"{name} is not a number, expected one, or None for the quantile.")
     method = build(base) if isinstance(base, str) else base
     factors, needs = RHYTHMS[rhythm]
     rule = _Rule(quantile, amp - 1, alpha, k, tau_waad, tau_delta)

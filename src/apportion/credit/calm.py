@@ -102,10 +102,11 @@ def subgoals(
     check_coefficient("bonus", bonus)
     check_coefficient("gamma", gamma, most=1)
     farmed = Bias(Claim.BIASED, "subgoals are paid beside the task's reward, whether or not they serve it")
+    discounted = Bias(Claim.BIASED, f"the potential adds up to nothing under returns discounted by {gamma:g} alone")
 
     @shaper(
         needs=(f"reward/{component}", f"reward/{verdicts}"),
-        bias=EXACT if potential or not bonus else farmed,
+        bias=EXACT if not bonus or (potential and gamma == 1) else discounted if potential else farmed,
         sees_unknown=(verdicts,),
         makes=(f"reward/{SHAPED}",),
         by_group=True,

@@ -74,7 +74,9 @@ def voted(critique: str = "critique", vote: str = "intersection") -> Stage:
     if vote not in VOTES:
         raise unknown_name("vote", vote, VOTES)
 
-    @shaper(needs=(f"reward/{critique}",), sees_unknown=(critique,), by_group=True)
+    bias = Bias(Claim.BIASED, "what critiques agree on stands in for what they say")
+
+    @shaper(needs=(f"reward/{critique}",), bias=bias, sees_unknown=(critique,), by_group=True)
     def counted(work: Work) -> Result:
         reward, rollouts = work.rewards[critique], work.rollouts
         if reward.level not in rollouts.spans:

@@ -8,6 +8,7 @@ from apportion.credit.algebra import Stage, chain
 from apportion.credit.baselines import grpo
 from apportion.credit.mixing import mix, weights_of
 from apportion.credit.reduce import Singleton
+from apportion.errors import InputError
 
 COMPONENTS = ("helpfulness", "personalization", "creativity")
 """What the paper's reward model scores of a tutor's answer."""
@@ -45,7 +46,8 @@ def edu_align(
     Details, of every episode: ``scaled/<component>`` and ``reward/mixed``.
 
     Raises:
-        InputError: components, weights or a range that cannot be used; when run, a score outside of its range.
+        InputError: components, weights or a range that cannot be used, or ``raw`` with ``scale_within_group``; when
+            run, a score outside of its range.
 
     Source: arXiv 2507.20335, from its abstract; no code found.
 
@@ -59,5 +61,10 @@ def edu_align(
         >>> method(pair).advantages.tolist()
         [-0.03125, 0.03125]
     """
+    if scale_within_group and singleton == "raw":
+        raise InputError(
+            "singleton='raw' keeps the reward of a group of one, which scale_within_group has nothing to scale by: "
+            "give one of the two."
+        )
     mixed = mix(weights_of(components, weights), low, high, within_group=scale_within_group, eps=eps)
     return chain(mixed, grpo("mixed", norm_by_std, eps, singleton))

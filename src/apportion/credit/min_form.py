@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from apportion.credit.algebra import Result, Stage, Work, row_of_token, shaper
+from apportion.credit.algebra import EXACT, Bias, Claim, Result, Stage, Work, row_of_token, shaper
 from apportion.credit.recursions import next_in_row, reverse_running_min, trained_tokens
 from apportion.errors import InputError, unknown_name
 from apportion.rollouts import ragged
@@ -63,7 +63,9 @@ def min_form(component: str = "prm", transform: str = "approx_min", temperature:
     if not temperature > 0:
         raise InputError(f"temperature is {temperature}, expected more than 0.")
 
-    @shaper(needs=(f"reward/{component}",), by_group=True)
+    bias = EXACT if transform == "sum" else Bias(Claim.BIASED, "the worst step stands in for the sum of scores")
+
+    @shaper(needs=(f"reward/{component}",), bias=bias, by_group=True)
     def transformed(work: Work) -> Result:
         reward, lengths = work.rewards[component], ragged.lengths_of(trained_tokens(work.rollouts)[1])
         size_S, episode_S = step_sizes(work, component)

@@ -141,6 +141,9 @@ def weights_of(components: Sequence[str], weights: Sequence[float] | Mapping[str
         if len(weights) != len(components):
             raise InputError(f"got {len(weights)} weights for {len(components)} components, expected one each.")
         weights = dict(zip(components, weights, strict=True))
+    for name, weight in weights.items():
+        if math.isnan(weight):
+            raise InputError(f"the weight of {name!r} is {weight}, expected a number.")
     if set(weights) != set(components):
         raise InputError(f"got weights of {sorted(weights)} but components {sorted(components)}, expected the same.")
     return {name: weights[name] for name in components}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from apportion.credit.algebra import EXACT, Result, Reward, Stage, Work, last_of_row, shaper
+from apportion.credit.algebra import EXACT, Bias, Claim, Result, Reward, Stage, Work, last_of_row, shaper
 from apportion.credit.recursions import trained_tokens
 from apportion.credit.shaping import check_coefficient
 from apportion.errors import InputError
@@ -97,7 +97,9 @@ def overlong_penalty(max_length: int, buffer: int, factor: float = 1.0, componen
     """
     overlong_penalties(torch.zeros(0), max_length, buffer, factor)  # refuses settings that cannot be used
 
-    @shaper(needs=(f"reward/{component}",), bias=EXACT, by_group=True)
+    bias = EXACT if factor == 0 else Bias(Claim.BIASED, "length is charged for beside the task's reward")
+
+    @shaper(needs=(f"reward/{component}",), bias=bias, by_group=True)
     def penalised(work: Work) -> Result:
         penalty_E = overlong_penalties(lengths(work.rollouts), max_length, buffer, factor).to(work.advantages.dtype)
         if work.rewards[component].level == "episode":

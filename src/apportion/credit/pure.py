@@ -78,6 +78,8 @@ def pure(
     check_coefficient("kl_coef", kl_coef)
     if baseline not in BASELINES:
         raise unknown_name("baseline", baseline, BASELINES)
+    if max_response_length is not None and max_response_length < 1:
+        raise InputError(f"max_response_length is {max_response_length}, expected 1 or more trained tokens.")
     rewards = [f"reward/{name}" for name in (component, verifiable) if name is not None]
     needs = (*rewards, *(KL_NEEDS if kl_coef else ()))
     bias = Bias(Claim.BIASED, "scores of steps, shaped so that the worst counts, stand in for the outcome")

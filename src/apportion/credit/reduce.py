@@ -106,7 +106,7 @@ def check_options(eps: float = 0.0, singleton: str = "zero") -> None:
 
 def standardised(values: Tensor, std: Tensor, eps: float) -> Tensor:
     """Values divided by ``std + eps``; 0 where ``std`` is 0, since equal members leave nothing to compare."""
-    return torch.where(std > 0, values / torch.where(std > 0, std + eps, 1.0), 0.0)
+    return torch.where(std == 0, 0.0, values / torch.where(std == 0, 1.0, std + eps))
 
 
 def relative(

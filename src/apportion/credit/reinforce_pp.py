@@ -65,7 +65,7 @@ def reinforce_pp(
         discount: Tensor | float = gamma
         if reset:
             following = tokens.roll(-1)  # what follows the last of a row is never read
-            discount = gamma * (following == tokens + 1)
+            discount = gamma * (following == tokens + 1).to(work.advantages.dtype)
         returns = reverse_discounted_sum(work.down(component)[tokens], offsets, discount)
         advantages = recursions.whiten(returns) if whiten and len(tokens) else returns
         return Result(

@@ -75,7 +75,7 @@ def trusted_thinking(
     check_coefficient("alpha", alpha)
     if variant not in VARIANTS:
         raise unknown_name("variant", variant, VARIANTS)
-    if total_steps is not None and total_steps <= 0:
+    if total_steps is not None and not 0 < total_steps < math.inf:
         raise InputError(f"total_steps is {total_steps}, expected more than 0.")
     rules = VARIANTS[variant]
     skips = rules.skip_uniform or skip_uniform_groups

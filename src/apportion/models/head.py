@@ -35,7 +35,7 @@ def _is_matrix(head: Module) -> bool:
         type(head) is Linear
         and head.bias is None
         and not (head._forward_hooks or head._forward_pre_hooks or head._backward_hooks or head._backward_pre_hooks)
-        and not (head.weight._backward_hooks or head.weight._post_accumulate_grad_hooks)  # type: ignore[attr-defined]
+        and not (head.weight._backward_hooks or head.weight._post_accumulate_grad_hooks)
     )
 
 

@@ -53,8 +53,10 @@ class Column:
 
     def take(self, index: Tensor | slice) -> Column:
         """The rows named by ``index``, in that order; those of a slice are not copied."""
-        if isinstance(self.values, Tensor) or isinstance(index, slice):
+        if isinstance(self.values, Tensor):
             values: Tensor | tuple[str | None, ...] = self.values[index]
+        elif isinstance(index, slice):
+            values = self.values[index]
         else:
             values = tuple(self.values[i] for i in index.tolist())
         return replace(self, values=values, present=None if self.present is None else self.present[index])

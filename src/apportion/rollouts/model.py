@@ -23,6 +23,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import torch
@@ -125,7 +126,7 @@ class Rollouts:
             component: name of the reward.
             **token_columns: further token columns; ``log_probs_old`` becomes ``log_probs/old``.
         """
-        if any(token != int(token) for row in ids for token in row):
+        if not all(isinstance(token, Real) and token % 1 == 0 for row in ids for token in row):
             raise InputError("ids holds something that is not an integer, expected token ids.")
         if trained is not None and any(flag not in (0, 1) for row in trained for flag in row):
             raise InputError("trained has values other than 0 and 1, expected 1 where a token may carry loss.")

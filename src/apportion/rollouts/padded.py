@@ -32,7 +32,8 @@ def from_padded(
         **token_columns: further ``[B, T]`` columns; ``log_probs_old`` becomes ``log_probs/old``.
 
     Raises:
-        InputError: shapes that do not fit, or mask values other than 0 and 1.
+        InputError: shapes that do not fit, mask values other than 0 and 1, or lengths that leave out trained tokens or
+            go beyond the width.
 
     Example:
         >>> import torch
@@ -49,9 +50,18 @@ def from_padded(
     rows, width = ids.shape
     if rewards.shape not in ((rows,), (rows, width)):
         raise InputError(f"rewards have shape {tuple(rewards.shape)}, expected ({rows},) or ({rows}, {width}).")
+    for name, column in token_columns.items():
+        if column.shape != ids.shape:
+            raise InputError(f"{name} has shape {tuple(column.shape)}, expected that of ids, {tuple(ids.shape)}.")
     place = torch.arange(width, device=ids.device)
+    trained_up_to = ((place + 1) * mask).amax(1) if width else mask.new_zeros(rows)
     if lengths is None:
-        lengths = ((place + 1) * mask).amax(1) if width else mask.new_zeros(rows)
+        lengths = trained_up_to
+    if lengths.shape != (rows,) or bool(((lengths < trained_up_to) | (lengths > width)).any()):
+        raise InputError(
+            f"lengths are {lengths.tolist()}, expected one a response, from its last trained token to the width "
+            f"{width}."
+        )
     offsets = ragged.offsets_of(lengths.long())
     inside = ragged.position_in_row(offsets) + width * ragged.row_of(offsets)
 

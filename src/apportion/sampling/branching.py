@@ -6,7 +6,7 @@ Suffix legend: N tokens, B responses, R responses of one round.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from apportion.errors import InputError, MissingColumn
 from apportion.rollouts import Rollouts, ragged
 from apportion.rollouts.columns import Column, qualify
-from apportion.sampling.engine import Engine, ForkingEngine, Generated, SamplingSettings
+from apportion.sampling.engine import Engine, ForkingEngine, Generated, SamplingSettings, columns_of
 from apportion.sampling.fork_rules import ForkRule, build_rule
 
 Annotate = Callable[[Rollouts, Sequence[str]], Rollouts]
@@ -160,10 +160,8 @@ class _Trees:
         self.prompts, self.rule, self.limits, self.annotate = prompts, rule, limits, annotate
         self.settings, self.generator = settings, generator
         record = tuple(name.removesuffix("/behaviour") for name in rule.needs if name in BY_ENGINES)
-        recording = SamplingSettings(
-            settings.max_new_tokens, settings.temperature, settings.top_k, settings.top_p, settings.end_ids, record
-        )
-        self.forks = engine.forks(recording, generator)
+        both = tuple(dict.fromkeys([*settings.record, *record]))
+        self.forks = engine.forks(replace(settings, record=both), generator)
         self.rows: list[_Row] = []
         self.newest: list[int] = []
         self.reserved = [limits.roots * settings.max_new_tokens] * len(prompts)
@@ -292,6 +290,8 @@ class _Trees:
             .with_column("response:draws", draws, branched)
             .with_column("response:looks", looks)
         )
+        for name in columns_of(self.settings.record):
+            result = result.with_statistic(f"{name}/behaviour", _own(result, rows, name), "sampling")
         if weigh:
             weights = self._weights(torch.float32 if device.type == "mps" else torch.float64)
             result = result.with_column("weight", torch.cat([weights[i] for i in order]))
@@ -345,7 +345,9 @@ def _own(rollouts: Rollouts, rows: Sequence[_Row], statistic: str | None) -> Ten
     """A statistic of own tokens (None: the log-probs), 0 where inherited."""
     parts = [row.log_probs if statistic is None else row.statistics[statistic] for row in rows]
     values = torch.cat(parts)
-    return values.new_zeros(rollouts.n_tokens).masked_scatter(rollouts.trained, values)
+    result = values.new_zeros((rollouts.n_tokens, *values.shape[1:]))
+    result[rollouts.trained] = values
+    return result
 
 
 def _ask(rule: ForkRule, rollouts: Rollouts) -> Tensor:

@@ -6,6 +6,7 @@ Suffix legend: B responses, N tokens, V vocabulary.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -26,7 +27,8 @@ class SamplingSettings:
         top_k: draw among the k likeliest tokens; 0: all.
         top_p: draw among the likeliest tokens that hold this probability; 1: all.
         end_ids: tokens that end a response; they are part of it.
-        record: statistics to keep beside the log-probs, of those in :data:`RECORDED`.
+        record: what to keep of the distributions drawn from, beside the log-probs: ``entropy``; ``top5`` and the like,
+            the likeliest tokens and their log-probs.
     """
 
     max_new_tokens: int
@@ -44,12 +46,37 @@ class SamplingSettings:
         if self.top_k < 0 or not 0 < self.top_p <= 1:
             raise InputError(f"top_k={self.top_k} and top_p={self.top_p}, expected top_k >= 0 and 0 < top_p <= 1.")
         for name in self.record:
-            if name not in RECORDED:
-                raise InputError(f"record names {name!r}, expected statistics among {', '.join(RECORDED)}.")
+            if not is_recorded(name):
+                raise InputError(f"record names {name!r}, expected entropy, or top5 with any number from 1 to 99.")
+        if len(columns_of(self.record)) < sum(len(columns_of([name])) for name in self.record):
+            raise InputError(f"record names {', '.join(self.record)}, expected each kind of statistic once.")
 
 
-RECORDED = ("entropy",)
-"""What can be kept of the distribution a token was drawn from, at the temperature, before top-k and top-p."""
+_TOP = re.compile("top([1-9][0-9]?)")
+
+
+def is_recorded(name: str) -> bool:
+    """Whether something of this name can be kept of the distribution a token was drawn from.
+
+    Example:
+        >>> [is_recorded(name) for name in ("entropy", "top5", "top0", "vocab_mean")]
+        [True, True, False, False]
+    """
+    return name == "entropy" or _TOP.fullmatch(name) is not None
+
+
+def columns_of(record: Sequence[str]) -> tuple[str, ...]:
+    """The statistics that hold what was recorded, at the temperature, before top-k and top-p.
+
+    Args:
+        record: ``entropy`` is itself; ``top5`` is ``top_ids`` and ``top_log_probs``, likeliest first.
+
+    Example:
+        >>> columns_of(["top5"])
+        ('top_ids', 'top_log_probs')
+    """
+    named = [("top_ids", "top_log_probs") if _TOP.fullmatch(name) else (name,) for name in record]
+    return tuple(dict.fromkeys(column for names in named for column in names))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +88,7 @@ class Generated:
         offsets: ``[B + 1]``.
         log_probs: ``[N]``, at the sampling temperature (1 when greedy), before top-k and top-p.
         truncated: ``[B]``: ended by the length limit.
-        statistics: by name ``[N]``, what the settings said to record.
+        statistics: by name ``[N]`` or ``[N, k]``, what the settings said to record; see :func:`columns_of`.
     """
 
     ids: Tensor
@@ -151,7 +178,9 @@ def draw_recorded(logits: Tensor, settings: SamplingSettings, generator: torch.G
             "checkpoint, with a lower learning rate."
         )
     tokens = log_probs.argmax(1) if greedy else _by_inversion(_nucleus(log_probs, settings).exp(), generator)
-    statistics = {name: _STATISTICS[name](log_probs) for name in settings.record}
+    statistics: dict[str, Tensor] = {}
+    for name in settings.record:
+        statistics |= _recorded(name, log_probs)
     return Drawn(tokens, log_probs.gather(1, tokens[:, None]).squeeze(1), statistics)
 
 
@@ -160,7 +189,12 @@ def _entropy(log_probs: Tensor) -> Tensor:
     return -torch.where(probabilities > 0, probabilities * log_probs, 0.0).sum(1)
 
 
-_STATISTICS = {"entropy": _entropy}
+def _recorded(name: str, log_probs: Tensor) -> dict[str, Tensor]:
+    top = _TOP.fullmatch(name)
+    if top is None:
+        return {name: _entropy(log_probs)}
+    likeliest = log_probs.topk(min(int(top[1]), log_probs.shape[1]), dim=1)
+    return {"top_ids": likeliest.indices, "top_log_probs": likeliest.values}
 
 
 def _by_inversion(probabilities: Tensor, generator: torch.Generator) -> Tensor:
@@ -234,6 +268,6 @@ class Collector:
             ~self.ended,
             {
                 name: torch.cat([drawn.statistics[name] for drawn in self._drawn])[order]
-                for name in self.settings.record
+                for name in columns_of(self.settings.record)
             },
         )

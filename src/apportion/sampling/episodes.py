@@ -6,7 +6,7 @@ environment says then, so nothing is re-tokenised and prompts may change from tu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -28,6 +28,7 @@ class _Turn:
     text: str
     observation: Observation
     outcome: Outcome
+    statistics: Mapping[str, Tensor]
 
 
 @dataclass
@@ -84,7 +85,14 @@ def _take_turns(
         outcome = attempt.world.act(text)
         attempt.turns.append(
             _Turn(
-                prompt, ids, drawn.log_probs[start:end], bool(drawn.truncated[row]), text, attempt.observation, outcome
+                prompt,
+                ids,
+                drawn.log_probs[start:end],
+                bool(drawn.truncated[row]),
+                text,
+                attempt.observation,
+                outcome,
+                {name: values[start:end] for name, values in drawn.statistics.items()},
             )
         )
         if outcome.observation is not None:
@@ -134,6 +142,9 @@ def _rollouts(attempts: Sequence[_Attempt], settings: SamplingSettings, policy_v
         .with_column("response:prompt_text", [turn.observation.prompt for turn in turns], maker="environment")
         .with_column("response:task_source", [a.task.source for a in of_turn], maker="tasks")
     )
+    for name in turns[0].statistics:
+        values = torch.cat([turn.statistics[name] for turn in turns])
+        rollouts = rollouts.with_statistic(f"{name}/behaviour", values, "sampling")
     return _with_rewards(rollouts, [turn.outcome.reward for turn in turns])
 
 

@@ -31,8 +31,8 @@ def sample_groups(
         policy_version: which weights drew them, in updates since the start.
 
     Returns:
-        rollouts with ``log_probs/behaviour``, ``response:temperature``, ``response:truncated``, and
-        ``response:policy_version``.
+        rollouts with ``log_probs/behaviour``, ``response:temperature``, ``response:truncated``,
+        ``response:policy_version``, and what the settings record as ``<statistic>/behaviour``.
     """
     drawn = engine.generate(prompts, group_size, settings, generator)
     prompt_ids, prompt_offsets = ragged.flatten(prompts, torch.int64)
@@ -47,6 +47,8 @@ def sample_groups(
         prompt_offsets=prompt_offsets.to(device),
         prompts=prompt,
     )
+    for name, values in drawn.statistics.items():
+        rollouts = rollouts.with_statistic(f"{name}/behaviour", values, "sampling")
     temperature = torch.full((rows,), settings.temperature or 1.0, device=device)
     return (
         rollouts.with_statistic("log_probs/behaviour", drawn.log_probs, "sampling")

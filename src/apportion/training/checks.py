@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
-from apportion.errors import InputError, unknown_name
+from apportion.errors import InputError
 from apportion.models.codec import Codec
 from apportion.models.policy import Policy
-from apportion.models.statistics import STATISTICS
 from apportion.tasks.task import Task
 
 _ENCODED = 1000
@@ -46,13 +45,6 @@ def check_placed(policy: Policy, device: str, model: str) -> None:
     """Refuse a policy that stays elsewhere than it was asked to be."""
     if device != "auto" and policy.device.type != torch.device(device).type:
         raise InputError(f"device is {device!r}, but model {model!r} runs on {policy.device} only: leave device out.")
-
-
-def check_recorded(names: Sequence[str]) -> None:
-    """Refuse to record statistics that policies do not give."""
-    for name in names:
-        if name not in STATISTICS:
-            raise unknown_name("policy statistic", name, STATISTICS)
 
 
 def check_store() -> None:

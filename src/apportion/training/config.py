@@ -17,6 +17,11 @@ def needs_setting(other: str) -> Any:
     return {"only_with": other}
 
 
+def of_optimizer(optimizer: str) -> Any:
+    """Mark a setting that one optimizer alone reads; giving it with another is an error."""
+    return {"only_for": optimizer}
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of a training run. Recipes return one; the command line overrides fields."""
@@ -27,6 +32,8 @@ class TrainConfig:
     tasks: tuple[str, ...] = ("running_sum",)
     """Task sources: a registered name, a reasoning-gym data set, a file (.jsonl, .parquet, .csv), or
     package.module:name; several are mixed, each optionally with a weight in front as in 0.7*chain_sum."""
+    tasks_seed: int | None = None
+    """Chooses the tasks and divides them into train and held-out; None: seed."""
     verifier: str | None = None
     """What checks answers; None: each task source's own."""
     environment: str | None = None
@@ -73,6 +80,8 @@ class TrainConfig:
     # Updates
     steps: int = 60
     """Batches sampled and trained on."""
+    token_budget: int = 0
+    """Stop after the step that brings the sampled tokens to this number, at the latest after steps; 0: after steps."""
     epochs: int = 1
     """Passes over every batch."""
     minibatches: int = 1
@@ -81,18 +90,20 @@ class TrainConfig:
     """Tokens in one forward pass, padding included; does not change the result."""
     prefix_sharing: bool | None = None
     """Compute prefixes that responses share once; does not change the result. None: where the model allows it."""
+    optimizer: str = "adamw"
+    """What steps down the gradient: adamw, or sgd, which keeps the gradient's length and has no moments."""
     learning_rate: float = 3e-4
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0."""
     decay: str = "constant"
     """What follows the rise: constant, or linear to 0 at the last step."""
-    beta1: float = 0.9
+    beta1: float = field(default=0.9, metadata=of_optimizer("adamw"))
     """AdamW: decay of the first moment."""
-    beta2: float = 0.99
+    beta2: float = field(default=0.99, metadata=of_optimizer("adamw"))
     """AdamW: decay of the second moment."""
     weight_decay: float = 0.0
-    """AdamW: weight decay."""
+    """Weight decay, decoupled from the gradient."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm; 0: never."""
     lora_rank: int = 0
@@ -128,7 +139,8 @@ class TrainConfig:
     eval_every: int = 0
     """Evaluate every so many steps too; 0: only before and after."""
     record: tuple[str, ...] = ("entropy",)
-    """Statistics of the policy to store beside the log-probs."""
+    """Statistics of the policy to store beside the log-probs; top5, the five likeliest tokens where each was sampled
+    (or another number); after, the log-probs after the update. Commas join them."""
     save_every: int = 20
     """Steps between checkpoints."""
     keep_checkpoints: int = 2
@@ -157,6 +169,7 @@ class TrainConfig:
             "lora_rank",
             "threads",
             "eval_every",
+            "token_budget",
         ):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}, expected 0 or more.")
@@ -179,6 +192,19 @@ class TrainConfig:
         if not self.objective:
             raise InputError("objective names nothing to minimise: give at least one, such as clip.")
         _one_of("decay", self.decay, ("constant", "linear"))
+        _one_of("optimizer", self.optimizer, ("adamw", "sgd"))
+        for setting in dataclasses.fields(self):
+            kind = setting.metadata.get("only_for")
+            if kind and self.optimizer != kind and getattr(self, setting.name) != setting.default:
+                raise InputError(
+                    f"{setting.name} is {getattr(self, setting.name)} but optimizer is {self.optimizer!r}, which does "
+                    f"not read it: leave {setting.name} out, or set optimizer to {kind!r}."
+                )
+        if self.token_budget and self.decay != "constant":
+            raise InputError(
+                f"token_budget is {self.token_budget} and decay {self.decay!r}, but nobody knows at which step the "
+                "budget will be spent: leave one of them out."
+            )
         _one_of("dtype", self.dtype, ("float32", "bfloat16", "float64"))
         if self.autocast is not None:
             _one_of("autocast", self.autocast, ("bfloat16",))

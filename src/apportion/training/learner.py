@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.nn import Parameter
+from torch.optim import Optimizer
 
 from apportion.credit import Clock, Credit
 from apportion.errors import RunStopped
@@ -24,6 +26,7 @@ from apportion.training.seeds import numpy_generator
 class UpdateSettings:
     """How a model is updated; the fields are those of :class:`~apportion.training.config.TrainConfig`."""
 
+    optimizer: str
     learning_rate: float
     warmup_steps: int
     decay: str
@@ -40,6 +43,7 @@ class UpdateSettings:
     def of(config: TrainConfig) -> UpdateSettings:
         """The policy's."""
         return UpdateSettings(
+            optimizer=config.optimizer,
             learning_rate=config.learning_rate,
             warmup_steps=config.warmup_steps,
             decay=config.decay,
@@ -58,14 +62,33 @@ class UpdateSettings:
         return replace(self, learning_rate=learning_rate)
 
 
+def adamw(parameters: Sequence[Parameter], settings: UpdateSettings) -> Optimizer:
+    """Adam with decoupled weight decay: the length of the gradient does not change the length of the step."""
+    betas = (settings.beta1, settings.beta2)
+    return torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=betas, weight_decay=settings.weight_decay)
+
+
+def sgd(parameters: Sequence[Parameter], settings: UpdateSettings) -> Optimizer:
+    r"""Gradient descent without momentum: :math:`\theta \leftarrow \theta - \eta (g + \lambda \theta)`.
+
+    Without moments a penalty in the gradient and a decay beside it are the same, so weight decay means what it means
+    for :func:`adamw`.
+    """
+    return torch.optim.SGD(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+OPTIMIZERS: dict[str, Callable[[Sequence[Parameter], UpdateSettings], Optimizer]] = {"adamw": adamw, "sgd": sgd}
+"""By the names that :class:`~apportion.training.config.TrainConfig` accepts."""
+
+
 class Learner:
-    """A model with its objective and AdamW.
+    """A model with its objective and its optimiser.
 
     Args:
         name: of its checkpoint folder and in front of its metrics.
         model: what learns.
         objective: what it minimises; its ``now`` is the model's own.
-        settings: learning rate and its schedule, clipping, epochs, minibatches.
+        settings: optimiser, learning rate and its schedule, clipping, epochs, minibatches.
         makes: columns to add to every batch, and the model's statistics they hold.
         order: whether it is updated ``before`` its columns are made (it may then not need ``credit/*``) or ``after``
             credit was assigned from the columns of the model as it was.
@@ -83,12 +106,7 @@ class Learner:
         self.name, self.model, self.objective, self.settings = name, model, objective, settings
         self.makes, self.order = dict(makes or {}), order
         self.parameters = [p for _, p in model.named_parameters()]
-        self.optimiser = torch.optim.AdamW(
-            self.parameters,
-            lr=settings.learning_rate,
-            betas=(settings.beta1, settings.beta2),
-            weight_decay=settings.weight_decay,
-        )
+        self.optimiser = OPTIMIZERS[settings.optimizer](self.parameters, settings)
 
     def annotate(self, rollouts: Rollouts) -> Rollouts:
         """Add the columns it makes."""

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
@@ -28,7 +28,8 @@ from apportion.training.annotate import annotate
 from apportion.training.checkpoints import MODEL, is_disk_full
 from apportion.training.dynamic import draw_contrasting
 from apportion.training.learner import Learner, UpdateSettings
-from apportion.training.metrics import batch_metrics
+from apportion.training.metrics import batch_metrics, drawn_for
+from apportion.training.recording import recording
 from apportion.training.run_folder import RunFolder
 from apportion.training.seeds import derive, torch_generator
 from apportion.training.setup import Parts
@@ -92,19 +93,21 @@ class _Run:
         self.credit_state: Any = None
         self.step = 0
         self.seconds = 0.0
+        self.tokens = 0.0
         self.reference: Policy | None = None
         self.learners: tuple[Learner, ...] = (parts.learner,)
 
     def go(self, interruption: _Interruption) -> dict[str, Any] | None:
         self._begin()
         started = time.monotonic() - self.seconds
-        while self.step < self.config.steps:
+        while not self._done():
             metrics = self._step()
             self.step += 1
             self.seconds = time.monotonic() - started
             self.run.append("metrics.jsonl", {"step": self.step, "seconds": self.seconds, **metrics})
             self.tell("stepped", **metrics)
-            last = self.step == self.config.steps
+            self.tokens += drawn_for(metrics)
+            last = self._done()
             if last or (self.config.eval_every and self.step % self.config.eval_every == 0):
                 self._evaluate()
                 self.seconds = time.monotonic() - started
@@ -113,6 +116,10 @@ class _Run:
             if interruption.asked and not last:
                 return None
         return self._finish()
+
+    def _done(self) -> bool:
+        budget = self.config.token_budget
+        return self.step >= self.config.steps or bool(budget and self.tokens >= budget)
 
     def _begin(self) -> None:
         """Go on from the newest good checkpoint, or start: warm up, evaluate, write the first checkpoint."""
@@ -141,6 +148,7 @@ class _Run:
         if self.parts.stored is not None:
             self.parts.stored.restore(state["stored"])
         self.credit_state, self.step, self.seconds = state["credit"], state["step"], state["seconds"]
+        self.tokens = sum(drawn_for(line) for line in self.run.lines("metrics.jsonl"))
         _restore_generators(state["generators"])
         self.parts.collect.engine.refresh()
         self.run.checkpoints.prune()
@@ -186,7 +194,7 @@ class _Run:
             raise RunStopped(f"{stop} The rollouts are in {failed}.") from None
         parts.collect.engine.refresh()
         self.tell("updated")
-        self.run.rollouts.write(self.step + 1, credit.record())
+        self.run.rollouts.write(self.step + 1, self._with_what_came_after(credit.record()))
         self.tell("stored")
         seconds = time.monotonic() - began
         return metrics | {"tokens_per_second": rollouts.n_tokens / seconds, "step_seconds": seconds}
@@ -227,6 +235,13 @@ class _Run:
             rollouts = learner.annotate(rollouts)
         return rollouts, metrics
 
+    def _with_what_came_after(self, rollouts: Rollouts) -> Rollouts:
+        """The batch with the log-probs that the updated policy gives it, where these are recorded."""
+        if not recording(self.config.record).after:
+            return rollouts
+        at_once = self.config.micro_batch_tokens
+        return annotate(rollouts, {"after": self.parts.policy}, {"after": ["log_probs"]}, at_once)
+
     def _update(self, learner: Learner, credit: Credit, clock: Clock) -> dict[str, float]:
         values = learner.update(credit, clock)
         if learner is self.parts.learner:
@@ -258,12 +273,12 @@ class _Run:
         result = evaluate(
             parts.collect,
             parts.held_out,
-            parts.sampling,
+            replace(parts.sampling, record=()),
             generator,
             samples=config.eval_samples,
             ks=[k for k in (1, 4, 16, 64) if k <= config.eval_samples],
         )
-        record = {"step": self.step, **result.as_dict()}
+        record = {"step": self.step, **result.as_dict(), "scores": dict(result.scores)}
         self.run.append("evaluations.jsonl", record)
         self.tell("evaluated", **record)
 

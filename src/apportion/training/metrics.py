@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,8 @@ def batch_metrics(credit: Credit) -> dict[str, float]:
     """Scalars of one credited batch.
 
     Returns:
-        those of :func:`credit_metrics`; ``truncated`` share; ``entropy`` where recorded; ``mismatch_max`` and
+        those of :func:`credit_metrics`; ``tokens_sampled`` by the policy, those of a shared prefix once; ``truncated``
+        share; ``entropy`` where recorded; ``mismatch_max`` and
         ``mismatch_mean`` between the sampler's and the trainer's log-probs, of freshly sampled responses; where drawn
         so, ``branches``, the share that branched from others, and ``hinted``, the share drawn under a hint. What does
         not exist (the reward of a batch without verdicts) is NaN.
@@ -27,6 +30,15 @@ def batch_metrics(credit: Credit) -> dict[str, float]:
     if credit.rollouts.has("response:hint_stage"):
         shares["hinted"] = (credit.rollouts.columns["response:hint_stage"].tensor > 0).double().mean()
     return credit_metrics(credit) | {name: float(value) for name, value in shares.items()}
+
+
+def drawn_for(metrics: Mapping[str, float]) -> float:
+    """Tokens that the policy drew for a step: those of its batch, and of the groups that resampling put aside.
+
+    Args:
+        metrics: a step's; a batch of stored rollouts alone has drawn none.
+    """
+    return metrics.get("tokens_sampled", 0.0) + metrics.get("tokens_discarded", 0.0)
 
 
 def credit_metrics(credit: Credit) -> dict[str, float]:
@@ -84,6 +96,7 @@ def _of_sampled(rollouts: Rollouts) -> dict[str, Tensor]:
     behaviour = rollouts.column("log_probs/behaviour", where=used)
     difference = (rollouts.column("log_probs/old") - behaviour).abs()[used]
     return {
+        "tokens_sampled": used.sum(),
         "truncated": rollouts.column("response:truncated", where=fresh)[fresh].double().mean(),
         "mismatch_max": difference.max() if len(difference) else difference.new_zeros(()),
         "mismatch_mean": difference.mean() if len(difference) else difference.new_zeros(()),

@@ -51,7 +51,15 @@ def search(
     return _Search(chosen, steps, delimiter, step_tokens)
 
 
+@runtime_checkable
+class Forgets(Protocol):
+    """A strategy whose rollouts cannot hold what else a token might have been when it was drawn."""
+
+    forgets: bool
+
+
 class _Search:
+    forgets = True
     makes = (
         "reward/prm",
         *(f"step:{name}" for name in ("reward/prm", "node", "parent", "value", "visits", "kind")),

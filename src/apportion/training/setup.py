@@ -31,16 +31,17 @@ from apportion.rewards.branching import Measure
 from apportion.rewards.collect import AnswerCollector, Collector, EpisodeCollector
 from apportion.rollouts import Rollouts
 from apportion.rollouts.columns import qualify
-from apportion.rollouts.model import maker_of
+from apportion.rollouts.makers import maker_of
 from apportion.sampling import SamplingSettings, engine_for
 from apportion.tasks import build_tasks, parts_of
 from apportion.tasks.task import Task
 from apportion.training.annotate import sources_in
-from apportion.training.checks import check_device, check_placed, check_prompts, check_recorded, check_store
+from apportion.training.checks import check_device, check_placed, check_prompts, check_store
 from apportion.training.config import TrainConfig
 from apportion.training.learner import Learner, UpdateSettings
 from apportion.training.learners import LEARNERS, LearnerFactory
-from apportion.training.searched import MakesColumns
+from apportion.training.recording import recording
+from apportion.training.searched import Forgets, MakesColumns
 from apportion.training.seeds import derive
 from apportion.training.stored import StoredRollouts
 from apportion.training.strategies import SAMPLING, Source
@@ -112,7 +113,13 @@ def set_up(config: TrainConfig) -> Parts:
         torch.set_num_threads(config.threads)
     seed_everything(config.seed)
     check_store()
-    check_recorded(config.record)
+    recorded = recording(config.record)
+    strategy = registry.build(config.sampling, SAMPLING, "sampling strategy")
+    if recorded.sampled and (isinstance(strategy, Forgets) or not config.prompts_per_step):
+        who = f"sampling {config.sampling!r} keeps" if config.prompts_per_step else "a run that samples nothing has"
+        raise InputError(
+            f"record names {', '.join(recorded.sampled)}, but {who} no probabilities of other tokens: leave it out."
+        )
     if config.warm_start is not None:
         registry.build(config.warm_start, WARM_STARTS, "warm start")
     method = credit.build(config.credit)
@@ -124,7 +131,6 @@ def set_up(config: TrainConfig) -> Parts:
     if config.rollouts is not None:
         stored = StoredRollouts(config.rollouts, config.rollouts_per_step, derive(config.seed, "stored"))
 
-    strategy = registry.build(config.sampling, SAMPLING, "sampling strategy")
     if config.environment is not None and config.sampling != TrainConfig.sampling:
         raise InputError(
             f"sampling is {config.sampling!r} and environment {config.environment!r}, but an environment's episodes "
@@ -135,12 +141,16 @@ def set_up(config: TrainConfig) -> Parts:
         environment = registry.build(config.environment, ENVIRONMENTS, "environment")
         source = environment.source
     else:
-        source = build_tasks(config.tasks[0] if len(config.tasks) == 1 else config.tasks, seed=config.seed)
+        tasks_seed = config.seed if config.tasks_seed is None else config.tasks_seed
+        source = build_tasks(config.tasks[0] if len(config.tasks) == 1 else config.tasks, seed=tasks_seed)
     tasks = parts_of(source)
 
     policy = make_policy(config, objective)
     unshared = _share_prefixes(policy, config.prefix_sharing)
     codec = policy.codec(config.instruction, config.chat)
+    sampling = SamplingSettings(
+        config.max_new_tokens, config.temperature, config.top_k, config.top_p, codec.end_ids, recorded.sampled
+    )
     engine = engine_for(policy, config.sampling_dtype)
     collect: Collector
     if environment is not None:
@@ -165,7 +175,7 @@ def set_up(config: TrainConfig) -> Parts:
         codec,
         collect,
         draw,
-        SamplingSettings(config.max_new_tokens, config.temperature, config.top_k, config.top_p, codec.end_ids),
+        sampling,
         Shuffled(tasks, derive(config.seed, "curriculum")),
         source.held_out[: config.eval_prompts],
         stored,
@@ -237,7 +247,7 @@ def _wanted(
     readers += [(f"learner {other.name!r}", (*other.needs, *_read_by(other.objective))) for other in others]
     elsewhere = {name if name.startswith("reward/") else qualify(name) for name in made_elsewhere}
     needs = [name for _, names in readers for name in names if qualify(name) not in elsewhere]
-    asked = sources_in([*needs, "log_probs/old", *(f"{name}/old" for name in config.record)])
+    asked = sources_in([*needs, "log_probs/old", *(f"{name}/old" for name in recording(config.record).statistics)])
     wanted = {source: [name for name in names if name in provides] for source, names in asked.items()}
     made = elsewhere | {f"token:{name}/{source}" for source, names in wanted.items() for name in names}
     made |= set(MADE_BY_SAMPLING) | {qualify(name) for name in method.makes} | {"token:credit/advantages"}

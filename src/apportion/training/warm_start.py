@@ -1,9 +1,10 @@
-"""What may come before reinforcement learning: imitation of a teacher."""
+"""What may come before reinforcement learning: imitation of a teacher, or the weights of another run."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from apportion.models.codec import Codec
 from apportion.models.policy import Policy
 from apportion.rollouts import Rollouts
 from apportion.tasks.task import Task
+from apportion.training.checkpoints import MODEL, Checkpoints
 from apportion.training.gradient import accumulate, micro_batches
 from apportion.training.seeds import numpy_generator
 
@@ -101,4 +103,26 @@ def _demonstrations(codec: Any, tasks: Sequence[Task], answers: Sequence[str]) -
     return rollouts.with_column("response:origin", ["demonstration"] * len(ids), maker="warm start")
 
 
-WARM_STARTS: dict[str, Callable[..., WarmStart]] = {"imitation": imitation}
+def weights(checkpoint: str) -> WarmStart:
+    """Begin with the weights of a checkpoint; its optimiser and everything else stay behind.
+
+    Args:
+        checkpoint: the folder of one checkpoint of a run of the same model, such as ``run/checkpoints/step_000000``.
+
+    Raises:
+        InputError: there is no whole checkpoint; when run, it is one of another model.
+    """
+    path = Path(checkpoint)
+    number = path.name.removeprefix("step_")
+    if not number.isdigit() or not Checkpoints(path.parent, keep=1).is_whole(int(number)):
+        raise InputError(f"{checkpoint} is no whole checkpoint, expected a folder such as checkpoints/step_000000.")
+
+    def run(
+        policy: Policy, codec: Codec, tasks: Sequence[Task], seed: int, report: Callable[[int, float], None]
+    ) -> None:
+        policy.load_weights(path / MODEL)
+
+    return run
+
+
+WARM_STARTS: dict[str, Callable[..., WarmStart]] = {"imitation": imitation, "weights": weights}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from apportion import credit as credits
-from apportion.credit import Credit, Stage
-from apportion.errors import InputError
+from apportion.credit import Credit, Stage, trace
+from apportion.errors import ApportionError, InputError
 from apportion.rollouts import Column, Rollouts
 from apportion.rollouts.columns import split_name
 from apportion.viewer.source import Source
@@ -95,7 +97,9 @@ class Methods:
         return list(dict.fromkeys(usable))
 
     def credit(self, source: Source, part: int, spec: str, group: int) -> Credit:
-        """The credit of one group of a part under a method, equal to crediting the whole part.
+        """The credit of one group of a part under a method and its stages, equal to crediting the whole part.
+
+        Stored credit has stages where the method is on offer and gives these rollouts the same again.
 
         Args:
             source: of the rollouts.
@@ -109,15 +113,36 @@ class Methods:
         rollouts = source.read(part)
         members = rollouts.group_ids == group
         if spec == STORED:
-            return stored(rollouts.select(members))
+            return self._with_stages(stored(rollouts.select(members)), source, part, group)
         stage = self.stage(spec)
         if stage.by_group:
-            result: Credit = stage(rollouts.select(members), None, source.clock(part), "drop")
+            with trace.recording():
+                result: Credit = stage(rollouts.select(members), None, source.clock(part), "drop")
             return result
-        return self.whole(source, part, spec).select(members)
+        return self.whole(source, part, spec, stages=True).select(members)
 
-    def whole(self, source: Source, part: int, spec: str) -> Credit:
+    def _with_stages(self, given: Credit, source: Source, part: int, group: int) -> Credit:
+        """Stored credit with the stages of the method that made it, as far as they can be told from the rollouts."""
+        spec = stored_as(source)
+        if spec is None or spec not in self.stages:
+            return given
+        try:
+            again = self.credit(source, part, spec, group)
+        except InputError:  # the run had columns or a state that its store does not bring
+            return given
+        if not torch.allclose(again.advantages.double(), given.advantages.double(), atol=1e-5):
+            return given
+        stages = {name: column for name, column in again.columns.items() if trace.is_stage(name)}
+        return replace(given, columns={**given.columns, **stages})
+
+    def whole(self, source: Source, part: int, spec: str, stages: bool = False) -> Credit:
         """The credit of a whole part, kept for the next call.
+
+        Args:
+            source: of the rollouts.
+            part: a step of it.
+            spec: a method on offer, or :data:`STORED`.
+            stages: with what every stage made.
 
         Raises:
             InputError: the method cannot be used on these rollouts.
@@ -125,14 +150,23 @@ class Methods:
         rollouts = source.read(part)
         if spec == STORED:
             return stored(rollouts)
-        key = (source.path, part, source.stamp(part), spec)
-        with self._lock:
+        key = (source.path, part, source.stamp(part), spec, stages)
+        with self._lock, trace.recording() if stages else contextlib.nullcontext():
             if key not in self._kept:
                 self._kept[key] = self.stage(spec)(rollouts, None, source.clock(part), "drop")
                 while len(self._kept) > 1 and sum(len(c.advantages) for c in self._kept.values()) > KEPT_TOKENS:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
             return self._kept[key]
+
+
+def stored_as(source: Source) -> str | None:
+    """The method whose credit a run stored."""
+    try:
+        method = source.config().get("credit")
+    except ApportionError:
+        return None
+    return method if isinstance(method, str) else None
 
 
 def stored(rollouts: Rollouts) -> Credit:

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from apportion.credit import Credit
+from apportion.credit import Credit, trace
 from apportion.errors import InputError
 from apportion.rollouts import Column, Rollouts, steps
 from apportion.rollouts.columns import split_name
+from apportion.viewer.alternatives import IDS, LOG_PROBS, alternatives
 from apportion.viewer.crediting import ADVANTAGES, Methods
 from apportion.viewer.index import real
 from apportion.viewer.rewards import components, episode_rewards, health
@@ -22,7 +23,7 @@ from apportion.viewer.source import Source
 from apportion.viewer.texts import Decode, of_ids, pieces, prompt_text, shortened
 from apportion.viewer.tree import as_record, trie
 
-OWN_PLACE = ("token:text", "token:trained", "response:text", "response:prompt_text", "response:prompt")
+OWN_PLACE = ("token:text", "token:trained", "response:text", "response:prompt_text", "response:prompt", IDS, LOG_PROBS)
 """Columns that have a place of their own on the page."""
 
 
@@ -68,6 +69,7 @@ def group_record(
         "trained": rollouts.trained.int().tolist(),
         "rewards": {name: _rewards(rollouts, name) for name in named},
         "columns": _columns(rollouts),
+        "alternatives": alternatives(rollouts, decode),
         "spans": {kind: _spans(rollouts, kind) for kind in rollouts.spans},
         "pairs": _pairs(rollouts),
         "turns": _turns(rollouts),
@@ -85,9 +87,12 @@ def _credited(source: Source, part: int, group: int, spec: str, methods: Methods
 
 
 def credit_record(credit: Credit) -> dict[str, Any]:
-    """Credit as JSON: advantages and masks of tokens, and the method's details by level and name."""
+    """Credit as JSON: advantages and masks of tokens, the method's details by level and name, and what its stages made.
+
+    A stage that left the advantages as they are in the end has no values of its own.
+    """
     details: dict[str, dict[str, Any]] = {}
-    for name, column in credit.columns.items():
+    for name, column in trace.own_details(credit).items():
         level, short = split_name(name)
         details.setdefault(level, {})[short.removeprefix("credit/")] = listed(column)
     return {
@@ -96,7 +101,15 @@ def credit_record(credit: Credit) -> dict[str, Any]:
         "counted": credit.counted.int().tolist(),
         "unknown": credit.unknown.tolist(),
         "details": details,
+        "stages": [_stage(found, credit) for found in trace.traces(credit)],
     }
+
+
+def _stage(found: trace.Trace, credit: Credit) -> dict[str, Any]:
+    given = found.values.tensor.to(credit.advantages.dtype)
+    final = found.kind != "shaper" and found.values.present is None and torch.equal(given, credit.advantages)
+    values = None if final else listed(found.values)
+    return {"stage": found.stage, "kind": found.kind, "component": found.component, "values": values}
 
 
 def listed(column: Column) -> list[Any]:

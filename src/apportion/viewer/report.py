@@ -15,10 +15,10 @@ from urllib.parse import quote_plus
 
 from apportion.errors import InputError
 from apportion.viewer.bundle import bundle
-from apportion.viewer.crediting import STORED
+from apportion.viewer.crediting import STORED, stored_as
 from apportion.viewer.index import COLUMNS
 from apportion.viewer.server import static_files
-from apportion.viewer.session import Session, stored_as
+from apportion.viewer.session import Session
 
 LIMIT = 10_000_000
 """Bytes that a report stays under."""

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from apportion.errors import ApportionError, InputError
+from apportion.errors import InputError
 from apportion.viewer import index
 from apportion.viewer.agreeing import Comparison
-from apportion.viewer.crediting import STORED, Methods
+from apportion.viewer.crediting import STORED, Methods, stored_as
 from apportion.viewer.group import group_record
 from apportion.viewer.source import Source
 from apportion.viewer.texts import Decode, open_tokenizer, tokenizer_of_run
@@ -205,15 +205,6 @@ class Session:
 def _decoder_of(source: Source) -> Decode | None:
     tokenizer = tokenizer_of_run(source.path) if source.is_run else None
     return None if tokenizer is None else open_tokenizer(tokenizer)
-
-
-def stored_as(source: Source) -> str | None:
-    """The method whose credit a run stored."""
-    try:
-        method = source.config().get("credit")
-    except ApportionError:
-        return None
-    return method if isinstance(method, str) else None
 
 
 def whole(query: Query, name: str) -> int:

@@ -122,6 +122,6 @@ class Source:
         return {
             **objects,
             "curves": curves(metrics),
-            "evaluations": evaluations,
+            "evaluations": [{k: v for k, v in line.items() if k != "scores"} for line in evaluations],
             "complaints": [*complaints, *torn, *torn_too],
         }

@@ -14,9 +14,10 @@ from rich.tree import Tree
 
 from apportion.errors import InputError
 from apportion.rollouts import Rollouts
+from apportion.viewer.crediting import stored_as
 from apportion.viewer.group import group_record
 from apportion.viewer.rewards import components, episode_rewards
-from apportion.viewer.session import Session, stored_as
+from apportion.viewer.session import Session
 
 LOSES, NEUTRAL, EARNS = (194, 84, 0), (120, 120, 120), (0, 98, 200)
 """Orange to blue, which people who do not tell red from green tell apart."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from apportion.credit.algebra import Bias, Claim, Result, Stage, Work, chain, estimator, token_filter
 from apportion.credit.trees.backups import back_up, on_tokens, others, scored
 from apportion.credit.trees.draws import draw_tree
+from apportion.errors import InputError
 from apportion.rollouts import branches_of, is_branched
 
 
@@ -24,16 +25,24 @@ def vine(component: str = "outcome") -> Stage:
     Args:
         component: the reward.
 
+    Raises:
+        InputError: when run, branches where a rule looked ahead: whether there is a place would depend on what came of
+            it, and differences between places would be biased however good the values are.
+
     Details: ``draw_value`` and ``draw_baseline``: V at the next and at the last place.
 
     Source: arXiv 2410.01679; McGill-NLP/VinePPO.
     """
-    # Where the rule looked ahead fresh continuations are still fresh: the estimate asks for no more.
     bias = Bias(Claim.EXACT)
 
     @estimator(needs=(f"reward/{component}",), bias=bias, compares_groups=True, by_group=True)
     def between_places(work: Work) -> Result:
         given = scored(work, component)
+        if bool(branches_of(given.rollouts).ahead.any()):
+            raise InputError(
+                "the responses branch where a rule looked ahead, expected places that do not depend on what follows "
+                "them: sample with a rule that looks at the prefix, such as step_boundary."
+            )
         every = draw_tree(given.rollouts, "draws")
         fresh = draw_tree(given.rollouts, "fresh")
         plain = back_up(fresh, given.outcome, given.known)

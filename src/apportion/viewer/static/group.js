@@ -126,22 +126,23 @@ function controls(group, offered, spec, now, set, run) {
 }
 
 function key(group, now) {
-  return el("p", { class: "note key" }, now.episode === null ? "A shared token shows the mean over the responses through it. " : "", group.columns.response?.fork ? "Dashed: a branch the sampler forced. " : "", el("span", { class: "gauge demo" }, el("span", {})), " value: mean reward through here; \u00d7 how many pass.");
+  return el("p", { class: "note key" }, now.episode === null ? "A shared token shows the mean over the responses through it. " : "", group.columns.response?.fork ? "Dashed: a branch the sampler forced. " : "", el("span", { class: "together" }, el("span", { class: "gauge demo" }, el("span", {})), " value: mean reward through here;"), " \u00d7 how many pass.");
 }
 
 /** The tokens that earned and lost most, in words. */
 export function callouts(group, most, least, episode) {
-  const one = (best, kind, title) => {
-    if (!best) return el("div", { class: `callout ${kind}` }, el("strong", {}, title), el("span", {}, kind === "most" ? "no token earns anything" : "no token loses anything"));
-    const e = episode !== null && best.node.episodes.includes(episode) ? episode : best.node.episodes[0];
-    if (best.ties > 3) return el("div", { class: `callout ${kind}` }, el("strong", {}, title), el("b", { class: "callout-value" }, signed(best.value, 2)), el("span", {}, `the same at ${best.ties} tokens: none is singled out`));
-    const through = best.node.episodes, length = offsetOf(group, e + 1) - offsetOf(group, e);
-    const text = group.texts[offsetOf(group, e) + best.depth];
-    return el("div", { class: `callout ${kind}` }, el("strong", {}, title), el("b", { class: "callout-value" }, signed(best.value, 2)),
-      el("span", { class: "callout-text" }, textNodes(clip(textOf(group, e, 0, best.depth), -24)), el("mark", {}, textNodes(text.slice(0, 40))), el("span", { class: "rest" }, textNodes(clip(textOf(group, e, best.depth + 1, length), 16)))),
-      el("span", {}, `token ${best.depth + 1} in ${tokensAt(group, best.node, best.depth, episode).length > 1 ? many(through.length, "response") : `response ${e + 1}`}${outcome(group, best)}`));
-  };
-  return el("div", { class: "callouts" }, one(most, "most", "\u25b2 Earned most"), one(least, "least", "\u25bc Lost most"));
+  return el("div", { class: "callouts" }, callout(group, most, "most", "\u25b2 Earned most", episode), callout(group, least, "least", "\u25bc Lost most", episode));
+}
+
+/** One of them. */
+export function callout(group, best, kind, title, episode) {
+  if (!best) return el("div", { class: `callout ${kind}` }, el("strong", {}, title), el("span", {}, kind === "most" ? "no token earns anything" : "no token loses anything"));
+  if (best.ties > 3) return el("div", { class: `callout ${kind}` }, el("strong", {}, title), el("b", { class: "callout-value" }, signed(best.value, 2)), el("span", {}, `the same at ${best.ties} tokens: none is singled out`));
+  const e = episode !== null && best.node.episodes.includes(episode) ? episode : best.node.episodes[0];
+  const length = offsetOf(group, e + 1) - offsetOf(group, e), text = group.texts[offsetOf(group, e) + best.depth];
+  return el("div", { class: `callout ${kind}` }, el("strong", {}, title), el("b", { class: "callout-value" }, signed(best.value, 2)),
+    el("span", { class: "callout-text" }, textNodes(clip(textOf(group, e, 0, best.depth), -24)), el("mark", {}, textNodes(text.slice(0, 40))), el("span", { class: "rest" }, textNodes(clip(textOf(group, e, best.depth + 1, length), 16)))),
+    el("span", {}, `token ${best.depth + 1} in ${tokensAt(group, best.node, best.depth, episode).length > 1 ? many(best.node.episodes.length, "response") : `response ${e + 1}`}${outcome(group, best)}`));
 }
 
 function outcome(group, best) {

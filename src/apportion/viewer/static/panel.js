@@ -35,7 +35,27 @@ export function panel(group, place, specs, labels, episode, close) {
     el("p", { class: "context" }, textNodes(before.slice(-80)), el("mark", {}, textNodes(group.texts[one.token])), textNodes(after.slice(0, 80))),
     el("p", { class: "note" }, `id ${group.ids[one.token]}, `, at.length > 1 ? `shared by ${at.length} responses; statistics are of response ${one.episode + 1}` : `response ${one.episode + 1}`, group.trained[one.token] ? "" : ", not trained on"),
     el("h3", {}, "Credit"), specs.map((spec) => credit(group, place, spec, labels.get(spec) ?? spec, at)),
+    alternatives(group, one),
     el("h3", {}, "Statistics"), statistics(group, one));
+}
+
+/** What else might have been drawn here, likeliest first, and the token that was. */
+function alternatives(group, one) {
+  const ids = group.alternatives?.ids[one.token];
+  if (!ids) return null;
+  const own = group.ids[one.token], log_probs = group.alternatives.log_probs[one.token];
+  const rows = ids.map((id, i) => ({ id, text: group.alternatives.texts[id], chance: Math.exp(log_probs[i] ?? -Infinity) }));
+  const drawn = group.columns.token?.["log_probs/behaviour"]?.[one.token];
+  if (!ids.includes(own)) rows.push({ id: own, text: group.texts[one.token], chance: typeof drawn === "number" ? Math.exp(drawn) : null });
+  return [el("h3", {}, "What else it might have been"), el("table", { class: "numbers alternatives" }, el("tbody", {}, rows.map(({ id, text, chance }) => el("tr", { class: id === own ? "drawn" : "" },
+    el("th", {}, el("span", { class: "alternative" }, text === "" ? el("i", { class: "glyph" }, "\u2205") : textNodes(text.slice(0, 60))), id === own ? el("small", {}, " drawn") : null),
+    el("td", {}, bar(chance), chance === null ? "\u2013" : `${(100 * chance).toFixed(chance < 0.001 ? 3 : 1)}%`)))))];
+}
+
+function bar(chance) {
+  const filled = el("span", { class: "chance" });
+  filled.style.width = `${Math.round(80 * (chance ?? 0))}px`;
+  return filled;
 }
 
 function table(rows) {
@@ -62,7 +82,15 @@ function credit(group, place, spec, label, at) {
   }
   if (!given.trained[one.token]) rows.push(["trained", "no", " this method takes it out"]);
   if (!given.counted[one.token]) rows.push(["counted", "no", " not in the normaliser"]);
-  return el("section", { class: "made", "data-credit": spec }, el("h4", {}, plain(label)), table(rows));
+  return el("section", { class: "made", "data-credit": spec }, el("h4", {}, plain(label)), table(rows), stages(given, one));
+}
+
+/** How each stage made it: the advantage of this response's token after every stage, and rewards that stages shaped. */
+function stages(given, one) {
+  if (!given.stages?.length) return null;
+  const rows = given.stages.map((stage, i) => [`${i + 1}. ${stage.stage.replaceAll("_", " ")}`,
+    signed(stage.values === null ? given.advantages[one.token] : stage.values[one.token]), stage.kind === "shaper" ? ` reward ${plain(stage.component)}` : ` ${stage.kind}`]);
+  return el("div", { class: "stages" }, el("h5", {}, rows.length > 1 ? "Stage by stage" : "Made in one stage"), table(rows));
 }
 
 /** What group-relative methods start from. */

@@ -121,6 +121,7 @@ function off(options, node) {
 
 function fan(group, options, frame, drawn) {
   const total = group.tree[0].episodes.length, links = svg("svg", { class: "links", "aria-hidden": "true" });
+  const earning = wayTo(group, options.marks?.find((m) => m.kind === "most")?.node);
   const build = (number) => {
     const node = group.tree[number], children = ordered(group, node);
     const stem = el("div", { class: "stem" });
@@ -153,11 +154,18 @@ function fan(group, options, frame, drawn) {
         const to = drawn.get(child).getBoundingClientRect(), x1 = to.left + shift[0], y1 = to.top + to.height / 2 + shift[1], bend = (x1 - x0) / 2;
         const forced = node.episodes.length > 1 && group.tree[child].episodes.some((e) => group.columns.response?.fork?.[group.response_offsets[e]] === group.tree[child].start);
         const width = 1.5 + (9 * group.tree[child].episodes.length) / total;
-        links.append(svg("path", { class: `link ${forced ? "forced" : ""} ${off(options, group.tree[child])}`, d: `M${x0} ${y0}C${x0 + bend} ${y0} ${x1 - bend} ${y1} ${x1} ${y1}`, "stroke-width": width.toFixed(1) }));
+        links.append(svg("path", { class: `link ${earning.has(child) ? "earning" : ""} ${forced ? "forced" : ""} ${off(options, group.tree[child])}`, d: `M${x0} ${y0}C${x0 + bend} ${y0} ${x1 - bend} ${y1} ${x1} ${y1}`, "stroke-width": width.toFixed(1) }));
       }
     });
   };
   new ResizeObserver(link).observe(frame);
+}
+
+/** The nodes from the beginning to one, by their numbers. */
+function wayTo(group, node) {
+  const way = new Set();
+  for (let number = node ? group.tree.indexOf(node) : -1; number > 0; number = group.tree[number].parent) way.add(number);
+  return way;
 }
 
 function outline(group, options, frame) {

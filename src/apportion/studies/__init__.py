@@ -1,0 +1,1 @@
+"""Paired comparisons over several seeds, and every paper's claim as an experiment that can fail."""

@@ -1,0 +1,139 @@
+"""DAPO (arXiv 2503.14476): dynamic sampling, which draws again until every group has something to compare, and the soft
+penalty on what is too long. Its higher clip is in ``clip``.
+
+Worlds: 64 questions of four answers that share parameters, so that what is learnt of one is said of others; and an
+answer that is followed by tokens that mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from apportion.models.tabular import TabularPolicy
+from apportion.rollouts import Rollouts
+from apportion.studies.claim import Claim
+from apportion.studies.shared import SharedPolicy
+from apportion.studies.speed import saved, updates_to
+from apportion.studies.tabular import Reward, Trained, every_response, expected, rewarded, sample
+from apportion.training.dynamic import draw_contrasting
+from apportion.training.seeds import torch_generator
+
+QUESTIONS, FEATURES, ANSWERS = 64, 16, 4
+PROMPTS, GROUP, ROUNDS = 16, 8, 8
+UPDATES, LEVEL = 150, 0.9
+RATES = {"grpo": 64.0, "dapo": 64.0}
+
+
+def questions(generator: torch.Generator) -> tuple[SharedPolicy, Reward]:
+    """A policy that knows nothing yet, and which answers are right: the likeliest under hidden parameters."""
+    features = torch.randn((QUESTIONS, FEATURES), generator=generator, dtype=torch.float64) / FEATURES**0.5
+    hidden = torch.randn((FEATURES, ANSWERS), generator=generator, dtype=torch.float64)
+    answers = (features @ hidden).argmax(1).tolist()
+    policy = SharedPolicy(ANSWERS, 1, features, prompts=QUESTIONS)
+    return policy, lambda prompt, tokens: float(tokens[0] == answers[prompt])
+
+
+def learned(method: str, rate: float, seed: int) -> tuple[list[float], list[float]]:
+    """Exact accuracy before the first update and after each, and the responses drawn up to then."""
+    generator = torch_generator("cpu", seed, "dapo")
+    policy, reward = questions(generator)
+    every = every_response(policy, reward)
+    trained = Trained(policy, method, learning_rate=rate)
+    found, responses = [expected(policy, every)], [0.0]
+
+    def draw(number: int) -> Rollouts:
+        chosen = torch.randperm(QUESTIONS, generator=generator)[:PROMPTS].tolist()
+        rollouts = rewarded(sample(policy, chosen, GROUP, generator), reward)
+        return replace(rollouts, group_ids=rollouts.group_ids + number * PROMPTS)
+
+    while found[-1] < LEVEL and len(found) <= UPDATES:
+        rounds = 1.0
+        if method == "dapo":
+            rollouts, drawn = draw_contrasting(draw, PROMPTS, ROUNDS)
+            rounds = drawn["sampling_rounds"]
+        else:
+            rollouts = draw(0)
+        trained.step(rollouts)
+        found.append(expected(policy, every))
+        responses.append(responses[-1] + rounds * PROMPTS * GROUP)
+    return found, responses
+
+
+def fewer_updates(seed: int) -> Mapping[str, float]:
+    """Updates to an accuracy of 0.9 that dynamic sampling saves; beside it, what it draws for one of GRPO's."""
+    curves = {method: learned(method, rate, seed) for method, rate in RATES.items()}
+    (slow, slow_drawn), (fast, fast_drawn) = curves["grpo"], curves["dapo"]
+    return {
+        "effect": saved(LEVEL, slow=slow, fast=fast),
+        **{f"updates, {method}": updates_to(LEVEL, found) for method, (found, _) in curves.items()},
+        "responses drawn for one of grpo's": fast_drawn[-1] / slow_drawn[-1],
+    }
+
+
+# What is too long
+
+RIGHT, WRONG, END = 1, 0, 2
+DEPTH, COPIES, BATCHES = 8, 64, 60
+LENGTH_RATE = 2.0
+
+
+def talkative() -> TabularPolicy:
+    """Right half of the time; then it goes on three times out of four, whatever it has answered."""
+    policy = TabularPolicy(3, DEPTH, COPIES, end_ids=(END,))
+    with torch.no_grad():
+        policy.logits[:] = torch.tensor([0.75, 0.0, 0.25], dtype=torch.float64).log()
+        first = torch.arange(COPIES) * int(policy.starts[-1])
+        policy.logits[first] = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64).log()
+    return policy
+
+
+def within_the_limit(seed: int) -> Mapping[str, float]:
+    """Share of answers that are right and in time: a verifier finds nothing right in what was cut off."""
+    found: dict[str, float] = {}
+    for arm, method in (("penalty", f"dapo(max_length={DEPTH}, buffer={DEPTH // 2})"), ("no penalty", "dapo")):
+        generator = torch_generator("cpu", seed, "overlong")
+        policy = talkative()
+        trained = Trained(policy, method, learning_rate=LENGTH_RATE * COPIES)
+        for _ in range(BATCHES):
+            trained.step(_checked(sample(policy, range(COPIES), GROUP, generator)))
+        drawn = _checked(sample(policy, range(COPIES), 64, generator))
+        found[f"right, {arm}"] = float(drawn.column("episode:reward/outcome").mean())
+        found[f"cut off, {arm}"] = float(drawn.column("response:truncated").double().mean())
+    return {"effect": found["right, penalty"] - found["right, no penalty"], **found}
+
+
+def _checked(rollouts: Rollouts) -> Rollouts:
+    right = rewarded(rollouts, lambda prompt, tokens: float(tokens[0] == RIGHT)).column("episode:reward/outcome")
+    return rollouts.with_reward("outcome", torch.where(rollouts.column("response:truncated").bool(), 0.0, right))
+
+
+CLAIMS = (
+    Claim(
+        "dapo",
+        "dynamic sampling",
+        "Drawing again until every group has something to compare needs fewer updates.",
+        "64 questions of four answers under a linear policy of 16 features, 16 of them an update with groups of 8; "
+        "dapo on groups drawn anew, for up to eight rounds, until 16 have different rewards, against grpo on the first "
+        "round; both at a rate of 64, the best of 32 to 256 for grpo on seeds from 10000 on and the better of 32 and "
+        "64 for dapo. Effect: share of grpo's updates to an accuracy of 0.9, of 150 at most, that dapo saves. Beside "
+        "it, how many responses it draws for every one of grpo's.",
+        "Less than a tenth of the updates saved.",
+        0.1,
+        fewer_updates,
+    ),
+    Claim(
+        "dapo",
+        "a soft limit",
+        "A penalty that grows before the length limit, in place of failure at it alone, makes more answers right.",
+        "An answer, right half of the time at first, then tokens that mean nothing, of which the policy ends one in "
+        "four; what is longer than 8 tokens is cut off and not right. 64 tables learn side by side from groups of 8 "
+        "through 60 batches by dapo, with max_length=8 and a buffer of 4, and without. Effect: share of answers that "
+        "are right and not cut off in the end, less that without.",
+        "A gain of less than 0.05.",
+        0.05,
+        within_the_limit,
+    ),
+)
