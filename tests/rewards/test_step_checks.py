@@ -30,7 +30,7 @@ def test_a_step_is_right_where_all_its_characters_follow(answer: str, data: st.D
     start = data.draw(st.integers(0, len(answer) - 1))
     end = data.draw(st.integers(start + 1, len(answer)))
     each = step_scores(PROMPT, answer)[start:end]
-    expected = None if None in each else float(min(s for s in each if s is not None) > 0)
+    expected = None if each[0] is None else float(min(s for s in each if s is not None) > 0)
     assert scores(PROMPT, [(answer[:start], answer[start:end])]) == [expected]
 
 

@@ -161,6 +161,7 @@ def everything(lows: dict[str, float]) -> dict[str, Any]:
             "arm": arm.name,
             "learning_rate": 0.1,
             "stopped": 0,
+            "tokens_a_step": 400.4,
             "sampled": at,
             "tokens_to": [{"median": 1234}, {"median": None}],
         }
@@ -187,7 +188,7 @@ def test_the_page_says_what_was_found_and_no_more(tmp_path: Path) -> None:
     assert "It holds." in said
     assert "not seen to need fewer" not in said
     text = page(found)
-    assert "| tree | 0.1 | 0.500 | +0.200 [+0.100, +0.300] | +0.200 [+0.100, +0.300] |" in text
+    assert "| tree | 0.1 | 400 | 0.500 | +0.200 [+0.100, +0.300] | +0.200 [+0.100, +0.300] |" in text
     assert "| tree | 0.250 ± 0.050 |" in text
     for name in ("one.svg", "two.svg"):
         draw_studies(found, tmp_path / name)

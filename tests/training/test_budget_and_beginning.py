@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from apportion.errors import InputError
+from apportion.sampling.engine import Collector
 from apportion.training.setup import set_up
 from runs import DIGITS, TABULAR, begin, metrics, resume, weights
 
@@ -30,6 +34,55 @@ def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     torn = str(tmp_path / "run/checkpoints/step_000004")
     with pytest.raises(InputError, match="is no whole checkpoint"):
         set_up(dataclasses.replace(TABULAR, warm_start=f"weights(checkpoint={torn!r})"))
+
+
+def test_a_run_that_began_with_a_checkpoint_goes_on_without_it(tmp_path: Path) -> None:
+    begin(tmp_path / "first", TABULAR)
+    given = f"weights(checkpoint={str(tmp_path / 'first/checkpoints/step_000004')!r})"
+    begin(tmp_path / "second", dataclasses.replace(TABULAR, seed=9, warm_start=given))
+    shutil.rmtree(tmp_path / "first")
+    command = [
+        sys.executable,
+        "-m",
+        "apportion.cli.main",
+        "train",
+        "--resume",
+        str(tmp_path / "second"),
+        "--steps",
+        "6",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "second/checkpoints/step_000006").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("digits(hidden=16, layers=3, heads=2)", "no value of some weights"),
+        ("digits(hidden=32, layers=1, heads=2)", "weights of other shapes"),
+    ],
+)
+def test_weights_of_another_model_are_refused(model: str, said: str, tmp_path: Path) -> None:
+    begin(tmp_path / "first", DIGITS)
+    given = f"weights(checkpoint={str(tmp_path / 'first/checkpoints/step_000004')!r})"
+    with pytest.raises(InputError, match=said):
+        begin(tmp_path / "second", dataclasses.replace(DIGITS, model=model, warm_start=given))
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    ["groups", "ghpo(start=0, solutions='apportion.tasks.running_sum:solve')", "cure(n1=2, n2=3, shortest=1)"],
+)
+def test_all_tokens_that_were_drawn_are_paid_for(
+    sampling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    add = Collector.add
+    monkeypatch.setattr(Collector, "add", lambda self, some: (drawn.append(len(some.tokens)), add(self, some))[1])
+    begin(tmp_path / "run", dataclasses.replace(DIGITS, sampling=sampling, steps=1, eval_prompts=0))
+    (line,) = metrics(tmp_path / "run")
+    assert line["tokens_drawn"] == sum(drawn) >= line["tokens_sampled"]
 
 
 def test_tasks_may_have_a_seed_of_their_own() -> None:

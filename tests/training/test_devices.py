@@ -54,7 +54,7 @@ def test_a_run(device: str, dtype: str, autocast: str | None, sampling: str | No
     parts = set_up(config)
     assert parts.policy.device.type == device
     assert {p.dtype for _, p in parts.policy.named_parameters()} == {getattr(torch, dtype)}
-    engine: Any = parts.collect.engine
+    engine: Any = parts.engine.engine
     assert {p.dtype for p in engine.model.parameters()} == {getattr(torch, sampling or dtype)}
     stored = RolloutStore(tmp_path / "run/rollouts").read(1)
     assert stored.ids.device.type == "cpu"

@@ -56,7 +56,8 @@ def main(argv: Sequence[str]) -> int:
         path = arguments.run or Path("runs") / f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
         RunFolder.check_new(path)
     check_trackers(config.trackers)
-    parts = set_up(config)  # everything wrong with the settings shows before anything is written
+    begun = arguments.resume is not None and run.checkpoints.newest_good() is not None
+    parts = set_up(config, begun)  # everything wrong with the settings shows before anything is written
     if arguments.resume is not None:
         run.write_config(config)
     else:

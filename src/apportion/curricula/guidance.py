@@ -147,6 +147,10 @@ class GuidedCollector:
                 kept.append(_marked(part, stage))
         return join(kept)
 
+    def longest(self, tasks: Sequence[Task], max_new_tokens: int) -> tuple[Sequence[Task], int]:
+        """Every task with its longest hint."""
+        return [self.hinted(task, len(self.stages)) for task in tasks], max_new_tokens
+
     def hinted(self, task: Task, stage: int) -> Task:
         """A task as it is asked at a stage.
 

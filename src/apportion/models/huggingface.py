@@ -101,13 +101,14 @@ class HuggingFacePolicy(TrunkModel):
         name = "adapter_model.safetensors" if (folder / "adapter_config.json").exists() else "model.safetensors"
         state = load_file(folder / name)
         if name == "adapter_model.safetensors":
+            if not hasattr(self.model, "peft_config"):
+                raise InputError(f"{folder} holds adapters and this model has none: give the settings of its run.")
             from peft import set_peft_model_state_dict
 
             set_peft_model_state_dict(self.model, state)
             return
-        _, unexpected = self.model.load_state_dict(state, strict=False)  # tied weights are stored once
-        if unexpected:
-            raise InputError(f"{folder} holds weights this model does not have, such as {unexpected[0]!r}.")
+        _check_weights(folder, self.model.state_dict(), state)
+        self.model.load_state_dict(state, strict=False)  # tied weights are stored once
         self.model.tie_weights()
 
     def clone(self) -> HuggingFacePolicy:
@@ -127,6 +128,18 @@ class HuggingFacePolicy(TrunkModel):
         twin.model.requires_grad_(False)
         twin.value_heads.requires_grad_(False)
         return twin
+
+
+def _check_weights(folder: Path, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Refuse weights of another model: some too many, too few, or of other shapes. Tied weights may be there once."""
+    loaded = {own[name].data_ptr() for name in state if name in own}
+    for what, names in (
+        ("weights this model does not have", [name for name in state if name not in own]),
+        ("weights of other shapes", [name for name in state if name in own and own[name].shape != state[name].shape]),
+        ("no value of some weights", [n for n in own if n not in state and own[n].data_ptr() not in loaded]),
+    ):
+        if names:
+            raise InputError(f"{folder} holds {what}, such as {names[0]!r}: it is a checkpoint of another model.")
 
 
 class _AdaptersOff(HuggingFacePolicy):

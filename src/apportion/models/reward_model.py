@@ -23,6 +23,10 @@ SCORES = "scores/"
 """What the statistics of score heads begin with."""
 
 
+SEED = 0
+"""Of the first map of a score head: what else draws in a run must not change it."""
+
+
 class RewardModel(TrunkModel):
     """A copy of a policy, with a head that scores what it has read: ``W2 tanh(W1 h + b1) + b2``, 0 to begin with.
 
@@ -43,7 +47,9 @@ class RewardModel(TrunkModel):
     def __init__(self, policy: HuggingFacePolicy, head: str) -> None:
         self.speaker = policy.clone()
         width, like = policy.config.hidden_size, next(self.speaker.trunk.parameters())
-        self.score = Sequential(Linear(width, width), Tanh(), Linear(width, 1)).to(like.device, like.dtype)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            self.score = Sequential(Linear(width, width), Tanh(), Linear(width, 1)).to(like.device, like.dtype)
         for parameter in self.score[-1].parameters():
             torch.nn.init.zeros_(parameter)
         module = ModuleDict({"model": self.speaker.model, "score": self.score})

@@ -105,8 +105,9 @@ class TabularPolicy:
     def states_of(self, rollouts: Rollouts) -> Tensor:
         """The state every token was drawn from ``[N]``."""
         lengths = ragged.lengths_of(rollouts.token_offsets)
+        if len(lengths) and int(lengths.max()) > self.depth:
+            raise InputError(f"a response has {int(lengths.max())} tokens, expected at most {self.depth}.")
         prompt = rollouts.prompt_ids[rollouts.prompt_offsets[:-1]][rollouts.prompts]
-        position = ragged.position_in_row(rollouts.token_offsets)
         result = torch.zeros_like(rollouts.ids)
         code = torch.zeros_like(prompt)
         for t in range(int(lengths.max()) if len(lengths) else 0):
@@ -114,8 +115,6 @@ class TabularPolicy:
             at = rollouts.token_offsets[rows] + t
             result[at] = prompt[rows] * int(self.starts[-1]) + int(self.starts[t]) + code[rows]
             code[rows] = code[rows] * self.vocabulary + rollouts.ids[at]
-        if len(position) and int(position.max()) >= self.depth:
-            raise InputError(f"a response has {int(position.max()) + 1} tokens, expected at most {self.depth}.")
         return result
 
     def statistics(self, rollouts: Rollouts, responses: Tensor, names: Sequence[str]) -> Mapping[str, Tensor]:

@@ -52,11 +52,15 @@ class ValueHeads(ModuleDict):
             save_model(self, str(folder / self.FILE))
 
     def load(self, folder: Path) -> None:
-        """Read the weights that :meth:`save` wrote, if there are heads."""
-        from safetensors.torch import load_model
+        """Read the weights that :meth:`save` wrote. Heads that were not there then stay as they are."""
+        from safetensors.torch import load_file
 
-        if len(self):
-            load_model(self, folder / self.FILE)
+        if len(self) and (folder / self.FILE).exists():
+            state = load_file(folder / self.FILE)
+            for name, head in self.items():
+                given = {key: state[f"{name}.{key}"] for key in head.state_dict() if f"{name}.{key}" in state}
+                if given:
+                    head.load_state_dict(given)
 
 
 def linear_head(width: int, like: Tensor) -> Linear:

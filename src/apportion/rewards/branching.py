@@ -69,6 +69,11 @@ class BranchingCollector:
         )
         return score(with_texts(drawn, self.codec, tasks), tasks, self.verifiers)
 
+    def longest(self, tasks: Sequence[Task], max_new_tokens: int) -> tuple[Sequence[Task], int]:
+        """A branch that may be as long as a response goes on behind all but the last token of one."""
+        whole = self.limits(2, max_new_tokens).whole
+        return tasks, 2 * max_new_tokens - 1 if whole else max_new_tokens
+
     def _annotate(self, rollouts: Rollouts, names: Sequence[str], tasks: Sequence[Task]) -> Rollouts:
         if TEXT in names:
             texts = {token: self.codec.decode([token]) for token in rollouts.ids.unique().tolist()}

@@ -108,7 +108,7 @@ def overlap_of_volumes(intersection: Tensor, union: Tensor) -> Tensor:
     """
     if not bool(((intersection >= 0) & (union >= 0)).all()):
         raise InputError("a volume is negative or not a number, expected 0 or more.")
-    if bool((intersection > union + 1e-9).any()):
+    if bool((intersection > union * (1 + 1e-6) + 1e-9).any()):
         raise InputError("an intersection is larger than the union it is part of: measure both on the same solids.")
     return torch.where(union > 0, intersection / torch.where(union > 0, union, 1.0), 0.0).clamp(max=1)
 

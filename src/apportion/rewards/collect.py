@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -87,6 +87,15 @@ class Collector(Protocol):
         first_group: int = 0,
         policy_version: int = 0,
     ) -> Rollouts: ...
+
+
+@runtime_checkable
+class TakesMoreRoom(Protocol):
+    """A collector whose prompts or responses can become longer than those of plain groups."""
+
+    def longest(self, tasks: Sequence[Task], max_new_tokens: int) -> tuple[Sequence[Task], int]:
+        """The tasks as they may be asked at their longest, and the most tokens drawn behind a prompt of theirs."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

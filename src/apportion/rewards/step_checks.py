@@ -33,12 +33,11 @@ def partial_sums() -> Verifier:
 def _follows(text: str, step: str) -> Verdict:
     prompt, equals, before = text.partition("=")
     said = before[:1] and step_scores(f"{prompt}={before[0]}", before[1:] + step)[len(before) - 1 :]
-    if not equals or not said or None in said:
+    if not equals or not said or said[0] is None:
         return Verdict(None, f"there is no total before {shown(step)}")
-    wrong = said.index(-1.0) if -1.0 in said else None
-    if wrong is None:
-        return Verdict(1.0, f"{shown(step)} follows")
-    return Verdict(0.0, f"{shown(step[wrong])} does not follow")
+    if -1.0 in said:
+        return Verdict(0.0, f"{shown(step[said.index(-1.0)])} does not follow")
+    return Verdict(1.0, f"{shown(step)} follows")
 
 
 def step_scores(prompt: str, answer: str) -> list[float | None]:

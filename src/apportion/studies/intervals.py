@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -87,15 +88,21 @@ def crossed_bootstrap(
         raise InputError(f"resamples={resamples} must be at least 1.")
     if not 0 < confidence < 1:
         raise InputError(f"confidence={confidence} must lie between 0 and 1, such as 0.95.")
-    generator = np.random.default_rng(seed)
-    runs_BR = _runs_drawn(clusters, resamples, generator)
-    questions = table.shape[1]
-    questions_BQ = generator.multinomial(questions, np.full(questions, 1 / questions), size=resamples) / questions
-    means = np.einsum("br,rq,bq->b", runs_BR, table, questions_BQ, optimize=True)
+    runs_BR, questions_BQ = _drawn(tuple(clusters.tolist()), table.shape[1], resamples, seed)
+    means = ((runs_BR @ table) * questions_BQ).sum(1)
     units = len(np.unique(clusters))
     tail = expanded_tail(units if units > 1 else len(table), confidence)
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(float(table.mean()), float(low), float(high))
+
+
+@lru_cache(maxsize=4)  # a report asks for hundreds of intervals over the same runs and questions
+def _drawn(clusters_R: tuple[int, ...], questions: int, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The weights of runs ``[B, R]`` and of questions ``[B, Q]`` in every resample."""
+    generator = np.random.default_rng(seed)
+    runs_BR = _runs_drawn(np.array(clusters_R), resamples, generator)
+    drawn_BQ = generator.multinomial(questions, np.full(questions, 1 / questions), size=resamples)
+    return runs_BR, drawn_BQ / questions
 
 
 def _runs_drawn(clusters_R: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:

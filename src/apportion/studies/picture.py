@@ -57,7 +57,7 @@ def draw(found: Mapping[str, Any], path: Path, title: str = "") -> None:
 
 
 def _look(number: int) -> dict[str, str]:
-    return {"color": COLOURS[number % len(COLOURS)], "ls": STYLES[number // 2 % len(STYLES)]}
+    return {"color": COLOURS[number % len(COLOURS)], "ls": STYLES[(number // 2 + number // len(COLOURS)) % len(STYLES)]}
 
 
 def _curves(panel: Any, found: Mapping[str, Any]) -> None:

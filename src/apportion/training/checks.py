@@ -53,22 +53,23 @@ def check_store() -> None:
         raise InputError('storing rollouts needs pyarrow, which is not installed: run pip install "apportion[train]".')
 
 
-def check_prompts(tasks: Sequence[Task], codec: Codec, context: int | None, max_new_tokens: int) -> None:
-    """Refuse tasks whose prompts leave no room for a response.
+def check_prompts(
+    tasks: Sequence[Task], codec: Codec, context: int | None, new_tokens: int, what: str = "max_new_tokens"
+) -> None:
+    """Refuse tasks whose prompts leave no room for a response of so many tokens; ``what`` says whose number it is.
 
     A prompt has no more tokens than bytes beside what is put around it, so only those with too many bytes are encoded,
     the longest first.
 
     Raises:
-        InputError: a prompt and ``max_new_tokens`` exceed the model's context.
+        InputError: a prompt and ``new_tokens`` exceed the model's context.
     """
     if context is None or not tasks:
         return
-    room = context - max_new_tokens
+    room = context - new_tokens
     if room < 1:
         raise InputError(
-            f"max_new_tokens is {max_new_tokens} and the model's context {context}, which leaves no room for prompts: "
-            "lower max_new_tokens."
+            f"{what} {new_tokens} and the model's context {context} leave no room for prompts: lower max_new_tokens."
         )
     size = {task.text: len(task.text.encode()) for task in tasks}
     shortest = min(tasks, key=lambda task: size[task.text])
@@ -78,7 +79,6 @@ def check_prompts(tasks: Sequence[Task], codec: Codec, context: int | None, max_
         tokens = len(codec.encode(large[text]))
         if tokens > room:
             raise InputError(
-                f"the prompt {' '.join(text.split())[:40]!r}... has {tokens} tokens, which with max_new_tokens "
-                f"{max_new_tokens} exceed the model's context of {context}: shorten or remove it, or lower "
-                "max_new_tokens."
+                f"the prompt {' '.join(text.split())[:40]!r}... has {tokens} tokens, which with {what} {new_tokens} "
+                f"exceed the model's context of {context}: shorten or remove it, or lower max_new_tokens."
             )

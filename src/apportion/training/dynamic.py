@@ -47,5 +47,5 @@ def draw_contrasting(draw: Callable[[int], Rollouts], groups: int, rounds: int) 
     return kept, {
         "sampling_rounds": float(len(drawn)),
         "groups_discarded": float(every.n_groups - kept.n_groups),
-        "tokens_discarded": float(every.n_tokens - kept.n_tokens),
+        "tokens_discarded": float(every.trained.sum() - kept.trained.sum()),
     }

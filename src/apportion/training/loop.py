@@ -19,7 +19,7 @@ import torch
 from apportion import registry
 from apportion.credit import Clock, Credit
 from apportion.credit.baselines import none
-from apportion.errors import RunStopped
+from apportion.errors import InputError, RunStopped
 from apportion.evals.accuracy import evaluate
 from apportion.models.policy import Policy
 from apportion.rollouts import Rollouts, join
@@ -138,6 +138,8 @@ class _Run:
             self._save()
             return
         state = self.run.checkpoints.read(newest)
+        if not self.run.checkpoints.is_whole(0):
+            raise InputError(f"{self.run.checkpoints.path(0)} is not whole, and what the run began with: restore it.")
         self.parts.policy.load_weights(self.run.checkpoints.model(0))
         self._prepare_reference()
         self._make_learners()
@@ -203,6 +205,7 @@ class _Run:
         """Fresh rollouts, stored ones, or both; and what sampling has to say."""
         config, parts, together = self.config, self.parts, []
         metrics: dict[str, float] = {}
+        before = parts.engine.drawn
         if config.resample:
             drawn, metrics = draw_contrasting(self._draw, config.prompts_per_step, 1 + config.resample)
             together.append(drawn)
@@ -210,7 +213,7 @@ class _Run:
             together.append(self._draw(0))
         if parts.stored is not None:
             together.append(parts.stored.next().to(parts.policy.device))
-        return join(together), metrics
+        return join(together), metrics | {"tokens_drawn": float(parts.engine.drawn - before)}
 
     def _draw(self, number: int) -> Rollouts:
         """One round of this step: the next prompts, and responses to them."""

@@ -33,12 +33,14 @@ def batch_metrics(credit: Credit) -> dict[str, float]:
 
 
 def drawn_for(metrics: Mapping[str, float]) -> float:
-    """Tokens that the policy drew for a step: those of its batch, and of the groups that resampling put aside.
+    """Tokens that the policy drew for a step: those of its batch, and all that its strategy or resampling put aside.
 
     Args:
-        metrics: a step's; a batch of stored rollouts alone has drawn none.
+        metrics: a step's; a batch of stored rollouts alone has drawn none. A run from before they were counted has
+            only what reached its batches.
     """
-    return metrics.get("tokens_sampled", 0.0) + metrics.get("tokens_discarded", 0.0)
+    reached = metrics.get("tokens_sampled", 0.0) + metrics.get("tokens_discarded", 0.0)
+    return metrics.get("tokens_drawn", reached)
 
 
 def credit_metrics(credit: Credit) -> dict[str, float]:

@@ -28,11 +28,12 @@ from apportion.models.value_heads import HasValueHeads, heads_in
 from apportion.objectives import Objective
 from apportion.rewards import build_verifier
 from apportion.rewards.branching import Measure
-from apportion.rewards.collect import AnswerCollector, Collector, EpisodeCollector
+from apportion.rewards.collect import AnswerCollector, Collector, EpisodeCollector, TakesMoreRoom
 from apportion.rollouts import Rollouts
 from apportion.rollouts.columns import qualify
 from apportion.rollouts.makers import maker_of
 from apportion.sampling import SamplingSettings, engine_for
+from apportion.sampling.counting import CountingEngine, counting
 from apportion.tasks import build_tasks, parts_of
 from apportion.tasks.task import Task
 from apportion.training.annotate import sources_in
@@ -72,6 +73,7 @@ class Parts:
         config: the settings.
         policy: what is trained.
         codec: how it reads and writes.
+        engine: draws responses and counts their tokens.
         collect: samples flat groups and scores them, for evaluations.
         draw: samples and scores what is trained on.
         sampling: how to draw.
@@ -89,6 +91,7 @@ class Parts:
     config: TrainConfig
     policy: Policy
     codec: Codec
+    engine: CountingEngine
     collect: Collector
     draw: Collector
     sampling: SamplingSettings
@@ -103,8 +106,12 @@ class Parts:
     unshared: str | None
 
 
-def set_up(config: TrainConfig) -> Parts:
+def set_up(config: TrainConfig, begun: bool = False) -> Parts:
     """Build every part of a run.
+
+    Args:
+        config: the settings.
+        begun: the run has a checkpoint of its own, so that what it began with is read no more and may be gone.
 
     Raises:
         InputError: a setting names something unknown, or parts that do not fit together.
@@ -120,7 +127,7 @@ def set_up(config: TrainConfig) -> Parts:
         raise InputError(
             f"record names {', '.join(recorded.sampled)}, but {who} no probabilities of other tokens: leave it out."
         )
-    if config.warm_start is not None:
+    if config.warm_start is not None and not begun:
         registry.build(config.warm_start, WARM_STARTS, "warm start")
     method = credit.build(config.credit)
     objective = objectives.build(*config.objective)
@@ -151,7 +158,7 @@ def set_up(config: TrainConfig) -> Parts:
     sampling = SamplingSettings(
         config.max_new_tokens, config.temperature, config.top_k, config.top_p, codec.end_ids, recorded.sampled
     )
-    engine = engine_for(policy, config.sampling_dtype)
+    engine = counting(engine_for(policy, config.sampling_dtype))
     collect: Collector
     if environment is not None:
         draw = collect = EpisodeCollector(engine, codec, environment)
@@ -159,8 +166,11 @@ def set_up(config: TrainConfig) -> Parts:
         verifiers = {part.name: build_verifier(config.verifier or part.verifier) for part in tasks}
         collect = AnswerCollector(engine, codec, verifiers)
         draw = strategy(Source(engine, codec, verifiers, _measure_by(policy, config.micro_batch_tokens)))
-        asked = [*source.train, *source.held_out[: config.eval_prompts]]
-        check_prompts(asked, codec, getattr(policy, "context", None), config.max_new_tokens)
+        context = getattr(policy, "context", None)
+        check_prompts([*source.train, *source.held_out[: config.eval_prompts]], codec, context, config.max_new_tokens)
+        if isinstance(draw, TakesMoreRoom):
+            asked, longest = draw.longest(source.train, config.max_new_tokens)
+            check_prompts(asked, codec, context, longest, "the longest response of this strategy,")
 
     settings = UpdateSettings.of(config)
     learner = Learner("policy", policy, objective, settings)
@@ -173,6 +183,7 @@ def set_up(config: TrainConfig) -> Parts:
         config,
         policy,
         codec,
+        engine,
         collect,
         draw,
         sampling,

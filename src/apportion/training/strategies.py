@@ -16,7 +16,7 @@ from apportion.curricula.guidance import LEAD, GuidedCollector, check_guidance
 from apportion.errors import InputError
 from apportion.models.codec import Codec
 from apportion.rewards.branching import BranchingCollector, Measure
-from apportion.rewards.collect import AnswerCollector, Collector
+from apportion.rewards.collect import AnswerCollector, Collector, TakesMoreRoom
 from apportion.rewards.verdict import Verifier
 from apportion.rollouts import Rollouts
 from apportion.sampling import Engine, SamplingSettings
@@ -157,6 +157,12 @@ class Staged:
     ) -> Rollouts:
         collect = self.first if policy_version < self.start else self.second
         return collect(tasks, group_size, settings, generator, first_group, policy_version)
+
+    def longest(self, tasks: Sequence[Task], max_new_tokens: int) -> tuple[Sequence[Task], int]:
+        """That of the first; the second is plain groups."""
+        if isinstance(self.first, TakesMoreRoom):
+            return self.first.longest(tasks, max_new_tokens)
+        return tasks, max_new_tokens
 
 
 def ghpo(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -55,8 +55,8 @@ def by_flex(tree: PrefixTree, compiled: bool = True) -> Callable[[Tensor, Tensor
 def _flex(compiled: bool) -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    call: Callable[..., Any] = torch.compile(flex_attention) if compiled else flex_attention
-    return call
+    call: Any = torch.compile(flex_attention) if compiled else flex_attention
+    return cast(Callable[..., Any], call)
 
 
 @cache

@@ -134,6 +134,8 @@ def _attend(
     check_arguments(module, others, prefix_tree.depth)
     prefix_tree.layers += 1
     scale = scale_of(query, scaling)
+    # Under autocast rotary positions leave queries and keys wider than values, and nothing casts what blocks call.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     return prefix_tree.attend(query[0], key[0], value[0], scale).transpose(0, 1)[None], None
 
 

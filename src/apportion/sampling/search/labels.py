@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from apportion.errors import InputError, unknown_name
 
+ROUNDING = 1e-9
+"""Differences of shares that are equal come out this far apart at most."""
+
 
 def signed(scores: Sequence[float], verdicts: Sequence[int], right: bool) -> list[int]:
     """The sign of every step's score, where all agree with the verdicts; a path that ends wrong is cut.
@@ -127,8 +130,8 @@ def look_back(values: Sequence[float], rule: str = "soft_paper", lam: float = 1.
 
 
 def thresholded(labels: Sequence[float], threshold: float = 0.0) -> list[float]:
-    """1 where a label is above the threshold, else 0."""
-    return [1.0 if label > threshold else 0.0 for label in labels]
+    """1 where a label is above the threshold, by more than rounding, else 0."""
+    return [1.0 if label > threshold + ROUNDING else 0.0 for label in labels]
 
 
 def clipped(labels: Sequence[float]) -> list[float]:

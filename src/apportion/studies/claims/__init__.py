@@ -8,6 +8,7 @@ from apportion.studies.claim import Claim
 
 CARDS: tuple[str, ...] = (
     "ac_flow",
+    "attention_rhythm",
     "b_coder",
     "cad_rl",
     "calm",
@@ -29,6 +30,7 @@ CARDS: tuple[str, ...] = (
     "implicit_prm",
     "lare",
     "loop",
+    "ma_rlhf",
     "med_s3",
     "mm_rlhf",
     "nsr",
@@ -37,6 +39,7 @@ CARDS: tuple[str, ...] = (
     "pure",
     "reinforce_pp",
     "return_decomposition",
+    "reward_model",
     "rover",
     "segment_clip",
     "sotopia_rl",
