@@ -147,7 +147,6 @@ def test_what_cannot_be_compared_is_refused(name: str) -> None:
     [
         (Arm("needy", {"credit": "pure"}), BASE, "needs the column 'reward/prm'"),
         (Arm("odd", {"credit": "nothing_such"}), BASE, "arm 'odd': unknown credit method"),
-        (Arm("hints", {"sampling": "ghpo(solutions='apportion.tasks.running_sum:solve')"}), BASE, "does not store"),
         (Arm("plain"), TABULAR, "eval_prompts is 0"),
         (Arm("plain"), dataclasses.replace(TABULAR, eval_prompts=4), "hold no prompts out"),
         (
@@ -156,7 +155,7 @@ def test_what_cannot_be_compared_is_refused(name: str) -> None:
             "trains other models beside the policy",
         ),
     ],
-    ids=["a column", "a method", "hidden tokens", "no evaluation", "no held-out prompts", "learners"],
+    ids=["a column", "a method", "no evaluation", "no held-out prompts", "learners"],
 )
 def test_an_arm_that_cannot_run_is_refused_before_anything_does(
     arm: Arm, base: TrainConfig, message: str, tmp_path: Path

@@ -12,9 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from apportion.curricula.guidance import GuidedCollector
 from apportion.errors import InputError
-from apportion.rewards.searched import SearchCollector
 from apportion.studies.arms import Arm, check_arms
 from apportion.training.config import TrainConfig
 from apportion.training.setup import Parts, set_up
@@ -220,7 +218,7 @@ def check_runnable(study: Study) -> None:
 
     Raises:
         InputError: an arm's settings cannot be used, it reads a column that nothing makes, there are no held-out
-            prompts, or its sampling draws tokens that are not stored, so that equal tokens could not be kept.
+            prompts, or its gradient cannot be measured at one place.
     """
     for arm in study.arms:
         config = arm.settings(study.base)
@@ -236,11 +234,6 @@ def _check_parts(arm: Arm, parts: Parts, study: Study) -> None:
         raise InputError(
             f"the tasks {', '.join(study.base.tasks)} hold no prompts out, but a study measures accuracy on held-out "
             "prompts: hold some out, as in name(held_out=100)."
-        )
-    if isinstance(parts.draw, SearchCollector | GuidedCollector):
-        raise InputError(
-            f"arm {arm.name!r} samples by {parts.config.sampling!r}, which draws tokens that it does not store, so "
-            "that arms could not be compared at equal tokens: compare other ways of sampling."
         )
     if study.signal and parts.others:
         raise InputError(

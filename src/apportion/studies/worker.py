@@ -76,7 +76,7 @@ def do(folder: Path, settings: str, kind: str, tell: Tell) -> None:
         run = RunFolder.create(folder, config)
     else:
         run, config = RunFolder.open(folder)
-        parts = set_up(config)
+        parts = set_up(config, begun=run.checkpoints.newest_good() is not None)
     tokens, said = sum(drawn_for(line) for line in run.lines("metrics.jsonl")), 0.0
 
     def watch(event: Event) -> None:
