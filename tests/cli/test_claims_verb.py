@@ -10,7 +10,7 @@ import pytest
 
 from apportion.cli import claims as verb
 from apportion.cli.main import main
-from apportion.studies.claims_run import Entry, entries_of
+from apportion.studies.claims_entries import Entry, entries_of
 
 KNOWN = Path(__file__).parents[1] / "studies"
 

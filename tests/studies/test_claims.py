@@ -10,8 +10,8 @@ from apportion.credit import METHODS
 from apportion.objectives import OBJECTIVES
 from apportion.studies import claims
 from apportion.studies.claim import Claim
+from apportion.studies.claims_entries import Entry, entries
 from apportion.studies.claims_processes import measure
-from apportion.studies.claims_run import Entry, entries
 
 REGISTERED = {*METHODS, *OBJECTIVES}
 
@@ -50,7 +50,7 @@ def test_everything_registered_has_a_claim_or_a_reason_why_not() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", every(), ids=lambda entry: entry.claim.key)
 def test_a_seed_decides_what_is_measured(entry: Entry) -> None:
-    first, same, other = (measure(entry.module, entry.claim.key, seed) for seed in (0, 0, 1))
+    first, same, other = (measure(entry.claim, seed) for seed in (0, 0, 1))
     assert not isinstance(first, str), first
     assert not isinstance(same, str), same
     assert not isinstance(other, str), other

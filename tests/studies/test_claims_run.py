@@ -16,9 +16,10 @@ import cards
 import pytest
 
 from apportion.errors import InputError, RunStopped
+from apportion.studies.claims_entries import _read_by, entries, entries_of
 from apportion.studies.claims_page import page, report
 from apportion.studies.claims_processes import Processes
-from apportion.studies.claims_run import FILE, Folder, Result, entries, entries_of, run
+from apportion.studies.claims_run import FILE, Folder, Result, run
 
 HERE = Path(__file__).parent
 
@@ -101,7 +102,8 @@ def test_other_seeds_are_asked_for(tmp_path: Path) -> None:
 def begin(folder: Path, **environment: str) -> subprocess.Popen[str]:
     code = (
         "from pathlib import Path\n"
-        "from apportion.studies.claims_run import Folder, entries_of, run\n"
+        "from apportion.studies.claims_entries import entries_of\n"
+        "from apportion.studies.claims_run import Folder, run\n"
         "if __name__ == '__main__':\n"
         f"    run(entries_of('cards'), Folder(Path({str(folder)!r})), processes=2, again=True)\n"
     )
@@ -162,7 +164,7 @@ def test_a_process_that_dies_is_said_and_nothing_is_lost(tmp_path: Path) -> None
     folder = Folder(tmp_path)
     with Processes[str](1) as pool:
         _, process = pool.idle[0]
-        pool.begin("asker", "cards", "grpo: large", 0)
+        pool.begin("asker", entries_of("cards")[0], 0)
         assert next(iter(pool.ended()))[:2] == ("asker", 0)
         process.kill()
         process.join()
@@ -185,19 +187,19 @@ def test_a_claim_whose_file_has_changed_is_measured_anew(tmp_path: Path, monkeyp
     after = entries_of("changing_cards")[0]
     assert before.source != after.source
     folder = Folder(tmp_path / "kept")
-    run([before], folder)
-    assert folder.get(before, 0) is not None
-    assert folder.get(after, 0) is None
     run([after], folder)
-    assert lines(tmp_path / "kept") == 12
+    assert folder.get(after, 0) is not None
+    assert folder.get(before, 0) is None
+    assert lines(tmp_path / "kept") == 6
+    (missed,) = run([before], folder)
+    assert (missed.verdict, missed.failed) == (None, "seed 0: its file has changed meanwhile: run it again")
+    assert lines(tmp_path / "kept") == 6
 
 
 def test_tools_that_a_claim_takes_count_as_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "with_tools.py").write_text("from apportion.studies.tabular import Trained\nfrom cards import CLAIMS\n")
     (tmp_path / "without_tools.py").write_text("from cards import CLAIMS\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    from apportion.studies.claims_run import _read_by
-
     assert "apportion.studies.tabular" in _read_by("with_tools")
     assert _read_by("without_tools") == {"without_tools"}
 

@@ -15,8 +15,9 @@ from apportion.cli.arguments import parse
 from apportion.cli.output import print_table
 from apportion.cli.progress import Counted
 from apportion.errors import InputError
+from apportion.studies.claims_entries import entries
 from apportion.studies.claims_page import counted, interval, page, report
-from apportion.studies.claims_run import Folder, entries, run
+from apportion.studies.claims_run import Folder, run
 
 
 @dataclass(frozen=True)

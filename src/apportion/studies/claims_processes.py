@@ -11,7 +11,6 @@ import signal
 import time
 import traceback
 from collections.abc import Iterator
-from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,6 +19,8 @@ from typing import Generic, TypeVar
 import torch
 
 from apportion.errors import RunStopped
+from apportion.studies.claim import Claim
+from apportion.studies.claims_entries import Entry, entries_of
 
 Asker = TypeVar("Asker")
 
@@ -57,18 +58,17 @@ class Processes(Generic[Asker]):
             process.terminate()
             process.join()
 
-    def begin(self, asker: Asker, module: str, key: str, seed: int) -> None:
+    def begin(self, asker: Asker, entry: Entry, seed: int) -> None:
         """Ask an idle process.
 
         Args:
             asker: to be given back with the outcome.
-            module: with the claim.
-            key: of the claim.
+            entry: the claim.
             seed: to measure it on.
         """
         connection, process = self.idle.pop()
-        self.busy[connection] = process, asker, key, seed
-        connection.send((module, key, seed))
+        self.busy[connection] = process, asker, entry.claim.key, seed
+        connection.send((entry.module, entry.claim.key, entry.source, seed))
 
     def ended(self) -> Iterator[tuple[Asker, int, Outcome]]:
         """Wait for at least one measurement; who asked, the seed, and what came out.
@@ -96,17 +96,20 @@ def _measure_what_comes(connection: Connection) -> None:
     """What a process does: measure until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of them; the one that asks ends the others
     torch.set_num_threads(1)
+    known: dict[str, Entry] = {}
     while True:
         try:
-            module, key, seed = connection.recv()
+            module, key, source, seed = connection.recv()
         except EOFError:
             return
-        connection.send(measure(module, key, seed))
+        if key not in known:
+            known |= {entry.claim.key: entry for entry in entries_of(module)}
+        changed = key not in known or known[key].source != source
+        connection.send("its file has changed meanwhile: run it again" if changed else measure(known[key].claim, seed))
 
 
-def measure(module: str, key: str, seed: int) -> Outcome:
+def measure(claim: Claim, seed: int) -> Outcome:
     """One claim on one seed, in this process."""
-    claim = next(claim for claim in import_module(module).CLAIMS if claim.key == key)
     began = time.process_time()
     try:
         figures = {name: float(value) for name, value in claim.measure(seed).items()}

@@ -6,20 +6,16 @@ claim is measured anew when its file, or what that takes from ``apportion.studie
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from pathlib import Path
-from statistics import fmean
 
-from apportion.errors import InputError, unknown_name
-from apportion.studies import claims
-from apportion.studies.claim import LOOKS, REPRODUCED, Claim, Judged, judge
+from apportion.errors import InputError
+from apportion.studies.claim import LOOKS, REPRODUCED, Judged, judge
+from apportion.studies.claims_entries import Entry
 from apportion.studies.claims_processes import Processes
 from apportion.studies.machine import commit
 
@@ -27,62 +23,6 @@ AGAIN = 1000
 """How far behind the first seeds those lie on which a claim is measured again."""
 
 FILE = "measured.jsonl"
-TOOLS = claims.__name__.rpartition(".")[0]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A claim and where it stands.
-
-    Attributes:
-        card: its file.
-        module: the file as a module.
-        claim: the claim.
-        source: digest of the file and of what it takes from ``apportion.studies``.
-    """
-
-    card: str
-    module: str
-    claim: Claim
-    source: str
-
-
-def entries_of(module: str) -> tuple[Entry, ...]:
-    """The claims of one module with a tuple ``CLAIMS``."""
-    found = import_module(module).CLAIMS
-    digest = hashlib.sha256()
-    for name in sorted(_read_by(module)):
-        digest.update(_source(name))
-    return tuple(Entry(module.rpartition(".")[2], module, claim, digest.hexdigest()[:16]) for claim in found)
-
-
-def _read_by(module: str, seen: frozenset[str] = frozenset()) -> frozenset[str]:
-    """A module and those of this folder that it imports, or that they do."""
-    seen |= {module}
-    for node in ast.walk(ast.parse(_source(module))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{TOOLS}."):
-            seen = seen if node.module in seen else _read_by(str(node.module), seen)
-    return seen
-
-
-def _source(module: str) -> bytes:
-    return Path(str(import_module(module).__file__)).read_bytes()
-
-
-def entries(names: Sequence[str] = ()) -> list[Entry]:
-    """The claims about some methods, or of some cards; without names, all.
-
-    Raises:
-        InputError: a name that no claim is about.
-    """
-    every = [entry for card in claims.CARDS for entry in entries_of(f"{claims.__name__}.{card}")]
-    known = {entry.claim.method for entry in every} | {entry.card for entry in every}
-    for name in names:
-        if name in claims.WITHOUT:
-            raise InputError(f"{name} has no claim of its own: {claims.WITHOUT[name]}.")
-        if name not in known:
-            raise unknown_name("claim of", name, known)
-    return [entry for entry in every if not names or {entry.claim.method, entry.card} & set(names)]
 
 
 @dataclass(frozen=True)
@@ -92,7 +32,7 @@ class Measured:
     Attributes:
         claim: key of the claim.
         seed: which.
-        source: digest of the claim's file, see :class:`Entry`.
+        source: digest of the claim's file, see :class:`~apportion.studies.claims_entries.Entry`.
         commit: of the code that measured.
         figures: by name; ``effect`` decides.
         cpu_seconds: that it took.
@@ -177,10 +117,6 @@ class Result:
     def verdict(self) -> str | None:
         return None if self.judged is None else self.judged.verdict
 
-    def mean(self, figure: str) -> float:
-        """A figure over the seeds."""
-        return fmean(measured.figures[figure] for measured in self.measured)
-
     @property
     def due(self) -> range:
         """Seeds up to the next look; none once there is a verdict or a seed has failed."""
@@ -262,7 +198,7 @@ def run(
                 if result.failed:
                     total -= 1
                 else:
-                    pool.begin(result, result.entry.module, result.entry.claim.key, seed)
+                    pool.begin(result, result.entry, seed)
             if not pool.busy:
                 return results
             for result, seed, outcome in pool.ended():
