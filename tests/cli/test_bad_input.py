@@ -103,9 +103,9 @@ TRAIN = {
     ),
     "responses longer than the context": (
         f"{DIGITS} --max-new-tokens 64",
-        "max_new_tokens is 64 and the model's context 64, which leaves no room for prompts: lower",
+        "max_new_tokens 64 and the model's context 64 leave no room for prompts: lower",
     ),
-    "responses longer than the table": (f"{TABULAR} --max-new-tokens 2", "max_new_tokens is 2"),
+    "responses longer than the table": (f"{TABULAR} --max-new-tokens 2", "max_new_tokens 2 and the model"),
     "prompt that the table does not have": (f"{TABULAR} --tasks good.jsonl", "is none of the policy's 4"),
     "half a table": (f"{TABULAR} --autocast bfloat16", "autocast is 'bfloat16', but model 'tabular"),
     "a copy of a table": (f"{TABULAR} --sampling-dtype bfloat16", "sampling_dtype is 'bfloat16', but"),

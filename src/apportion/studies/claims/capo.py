@@ -24,8 +24,10 @@ MISJUDGED = 0.1
 """Answers of which the verifier says the opposite."""
 COPIES, GROUP, UPDATES, LEVEL = 16, 16, 150, 0.95
 RULE = "capo(w_process=0.0)"
-RATES = {RULE: 128.0, "capo": 256.0}
-"""Where each needs fewest updates."""
+RATES = {RULE: 64.0, "capo": 64.0}
+"""Where each needs fewest updates and no table is lost for good."""
+FRESH_SEEDS = 200
+"""Added to the seed: the first were looked at with larger rates."""
 SMALL_RATE = 4.0
 """Of both where steps are looked at that the outcome does not reach."""
 
@@ -88,8 +90,8 @@ def process(seed: int) -> Mapping[str, float]:
 
 def speed(seed: int) -> Mapping[str, float]:
     """Updates to accuracy 0.95."""
-    rule, critic = (curve(method, rate, seed) for method, rate in RATES.items())
-    slow, fast = (curve(method, SMALL_RATE, seed) for method in RATES)
+    rule, critic = (curve(method, rate, seed + FRESH_SEEDS) for method, rate in RATES.items())
+    slow, fast = (curve(method, SMALL_RATE, seed + FRESH_SEEDS) for method in RATES)
     return {
         "effect": saved(LEVEL, slow=rule, fast=critic),
         "rule_updates": updates_to(LEVEL, rule),
@@ -119,8 +121,9 @@ CLAIMS = (
         "fewer updates",
         "Penalising voted wrong steps makes answers right sooner than the outcome alone.",
         _HOW
-        + "each at the rate of 4, 8, 16 and so on to 256 that was fastest on seeds from 100 on (128 and 256). Effect: "
-        "share of the updates to accuracy 0.95 that the penalty saves. Beside it, the same at rate 4 for both.",
+        + "each at the rate of 4, 8, 16 and so on that was fastest on seeds from 100 on (64 for both). Effect: share "
+        "of the updates to accuracy 0.95 that the penalty saves. Beside it, the same at rate 4 for both. Looked at "
+        "first at 128 and 256, where most seeds are faster and some tables never learn; these are other seeds.",
         "Less than a tenth of the updates saved.",
         0.1,
         speed,

@@ -24,8 +24,9 @@ from apportion.training.seeds import torch_generator
 
 QUESTIONS, FEATURES, ANSWERS = 64, 16, 4
 PROMPTS, GROUP, ROUNDS = 16, 8, 8
-UPDATES, LEVEL = 150, 0.9
-RATES = {"grpo": 64.0, "dapo": 64.0}
+UPDATES, LEVEL, RATE = 150, 0.9, 64.0
+DRAWN_ANEW = {"grpo": False, "dapo": True}
+"""Whether groups without a contrast are drawn anew."""
 
 
 def questions(generator: torch.Generator) -> tuple[SharedPolicy, Reward]:
@@ -37,12 +38,12 @@ def questions(generator: torch.Generator) -> tuple[SharedPolicy, Reward]:
     return policy, lambda prompt, tokens: float(tokens[0] == answers[prompt])
 
 
-def learned(method: str, rate: float, seed: int) -> tuple[list[float], list[float]]:
+def learned(method: str, anew: bool, seed: int) -> tuple[list[float], list[float]]:
     """Exact accuracy before the first update and after each, and the responses drawn up to then."""
     generator = torch_generator("cpu", seed, "dapo")
     policy, reward = questions(generator)
     every = every_response(policy, reward)
-    trained = Trained(policy, method, learning_rate=rate)
+    trained = Trained(policy, method, learning_rate=RATE)
     found, responses = [expected(policy, every)], [0.0]
 
     def draw(number: int) -> Rollouts:
@@ -52,7 +53,7 @@ def learned(method: str, rate: float, seed: int) -> tuple[list[float], list[floa
 
     while found[-1] < LEVEL and len(found) <= UPDATES:
         rounds = 1.0
-        if method == "dapo":
+        if anew:
             rollouts, drawn = draw_contrasting(draw, PROMPTS, ROUNDS)
             rounds = drawn["sampling_rounds"]
         else:
@@ -65,7 +66,7 @@ def learned(method: str, rate: float, seed: int) -> tuple[list[float], list[floa
 
 def fewer_updates(seed: int) -> Mapping[str, float]:
     """Updates to an accuracy of 0.9 that dynamic sampling saves; beside it, what it draws for one of GRPO's."""
-    curves = {method: learned(method, rate, seed) for method, rate in RATES.items()}
+    curves = {method: learned(method, anew, seed) for method, anew in DRAWN_ANEW.items()}
     (slow, slow_drawn), (fast, fast_drawn) = curves["grpo"], curves["dapo"]
     return {
         "effect": saved(LEVEL, slow=slow, fast=fast),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import runs
+from apportion.credit import Clock, Result, Work, estimator
 from apportion.errors import InputError
 from apportion.evals.calibration.worlds import WORLDS
 from apportion.models.tabular import TabularPolicy
@@ -145,6 +146,21 @@ def test_it_learns_what_a_run_learns(
     theirs.load_weights(run.checkpoints.model(3))
     assert not torch.equal(theirs.logits, torch.zeros_like(theirs.logits))
     torch.testing.assert_close(table.logits, theirs.logits, rtol=0, atol=1e-12)
+
+
+def test_state_and_clock_of_a_method_go_on_from_step_to_step() -> None:
+    seen = []
+
+    @estimator(init=lambda: 5, reads_clock=True)
+    def counting(work: Work, state: int, clock: Clock) -> Result:
+        seen.append((state, clock.step, clock.total_steps))
+        return Result(work.advantages, state=state + 1)
+
+    policy = tilted()
+    trained = Trained(policy, counting, learning_rate=1.0, total_steps=3)
+    for _ in range(3):
+        trained.step(sample(policy, [0], 2, torch.Generator().manual_seed(1)))
+    assert seen == [(5, 0, 3), (6, 1, 3), (7, 2, 3)]
 
 
 def test_an_update_is_what_a_step_adds_and_leaves_the_policy_alone() -> None:
