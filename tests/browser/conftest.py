@@ -14,7 +14,7 @@ from apportion.viewer.report import make_report
 from apportion.viewer.server import Server
 from apportion.viewer.session import Session
 
-WAIT = 20_000
+WAIT = 90_000
 """Milliseconds a page may take before a test fails."""
 
 

@@ -22,7 +22,7 @@ def begin(folder: Path, point: str = "never", count: int = 1) -> subprocess.Pope
 
 def finish(folder: Path) -> None:
     process = begin(folder)
-    _, error = process.communicate(timeout=300)
+    _, error = process.communicate(timeout=1800)
     assert process.returncode == 0, error
 
 
@@ -46,7 +46,7 @@ QUICK = ("in the middle of a run",)
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in POINTS])
 def test_killed_and_started_again(name: str, unbroken: Path, tmp_path: Path) -> None:
     process = begin(tmp_path / "study", *POINTS[name])
-    process.communicate(timeout=300)
+    process.communicate(timeout=1800)
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "study/study.json").exists()
     finish(tmp_path / "study")
@@ -55,7 +55,7 @@ def test_killed_and_started_again(name: str, unbroken: Path, tmp_path: Path) -> 
 
 def test_a_worker_that_dies_ends_the_study_with_a_sentence(unbroken: Path, tmp_path: Path) -> None:
     process = begin(tmp_path / "study", "worker", 6)
-    _, error = process.communicate(timeout=300)
+    _, error = process.communicate(timeout=1800)
     assert process.returncode == 2
     assert "died" in error.splitlines()[-1]
     assert "start the study again to go on" in error.splitlines()[-1]
