@@ -37,7 +37,9 @@ def test_verdicts_are_printed_and_written(
     said = capsys.readouterr()
     assert said.out.splitlines()[0].split() == ["claim", "smallest", "effect", "seeds", "verdict", "again", "CPU", "s"]
     assert said.out.splitlines()[1].split()[:2] == ["grpo:", "large"]
-    assert said.out.splitlines()[-1] == "1 reproduced, 1 not reproduced; on other seeds 1 of 1 again"
+    assert (
+        said.out.splitlines()[-1] == "1 reproduced, 1 not reproduced; of 1 reproduced on first seeds, 1 held on others"
+    )
     assert "  grpo\n" in said.err
     page = (tmp_path / "docs/claims.md").read_text()
     assert "apportion claims grpo --again --write docs" in page
@@ -56,10 +58,10 @@ def test_verdicts_are_printed_and_written(
 def test_a_claim_that_cannot_be_measured_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "failing_cards.py").write_text("from cards import FAILING as CLAIMS\n")
+    (tmp_path / "unmeasured_cards.py").write_text("from cards import FAILING as CLAIMS\n")
     monkeypatch.syspath_prepend(str(KNOWN))
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(verb, "entries", lambda names: list(entries_of("failing_cards"))[:1])
+    monkeypatch.setattr(verb, "entries", lambda names: list(entries_of("unmeasured_cards"))[:1])
     assert run("--folder", tmp_path / "kept") == 1
     said = capsys.readouterr().out
     assert "grpo: fails: seed 3: ValueError: seed 3 | it is (cards.py:" in said

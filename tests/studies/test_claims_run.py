@@ -42,7 +42,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_as_many_seeds_as_a_verdict_takes(unbroken: dict[str, Any]) -> None:
-    verdicts = {c["title"]: (c["verdict"], c["seeds"]) for c in unbroken["claims"]}
+    verdicts = {c["title"]: (c["on_first_seeds"], c["seeds"]) for c in unbroken["claims"]}
     assert verdicts == {
         "large": ("reproduced", 6),
         "small": ("not reproduced", 6),
@@ -66,10 +66,14 @@ def test_what_is_reproduced_is_measured_on_other_seeds(unbroken: dict[str, Any])
         "late": ("reproduced", 1000),
         "lucky": ("not reproduced", 1000),
     }
+    standing = {claim["title"]: claim["verdict"] for claim in unbroken["claims"]}
+    first = {claim["title"]: claim["on_first_seeds"] for claim in unbroken["claims"]}
+    assert standing == {**first, "lucky": "inconclusive"}
     shown = page(
         {**unbroken, "commits": ["abc"], "machine": "a machine", "cpu_seconds": 60.0, "claims": timed(unbroken)}
     )
-    assert "3 reproduced, 1 not reproduced, 1 inconclusive; on other seeds 2 of 3 again." in shown
+    counts = "2 reproduced, 1 not reproduced, 2 inconclusive; of 3 reproduced on first seeds, 2 held on others."
+    assert counts in shown
     assert "| `grpo` | Says lucky. | Against lucky. | 0.5 | +1.01 " in shown
     assert "not reproduced: +0.01 [" in shown
 

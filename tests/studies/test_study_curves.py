@@ -15,7 +15,8 @@ from runs import DIGITS, begin, metrics
 
 ALL = np.array([True, True])
 RIGHT = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
-CURVE = Curve(20, False, np.array([0.0, 100.0, 300.0]), {"sampled": RIGHT, "greedy": 1 - RIGHT})
+TOKENS, RESPONSES = np.array([0.0, 100.0, 300.0]), np.array([0.0, 8.0, 20.0])
+CURVE = Curve(20, False, TOKENS, RESPONSES, {"sampled": RIGHT, "greedy": 1 - RIGHT})
 
 
 def test_between_evaluations_accuracy_is_a_straight_line() -> None:
@@ -51,9 +52,13 @@ def test_a_run_that_had_to_stop_holds_its_last_accuracy() -> None:
     stopped = dataclasses.replace(CURVE, stopped=True)
     assert tokens_drawn(stopped) == float("inf")
     assert tokens_drawn(CURVE) == 300
-    once = Curve(0, True, np.array([0.0]), {"sampled": RIGHT[:1], "greedy": RIGHT[1:2]})
+    once = Curve(0, True, TOKENS[:1], RESPONSES[:1], {"sampled": RIGHT[:1], "greedy": RIGHT[1:2]})
     assert once.at("greedy", np.array([0.0, 70.0])).tolist() == [[1, 0], [1, 0]]
     assert once.on_the_way("greedy", 100.0).tolist() == [1, 0]
+
+
+def test_responses_come_with_their_tokens() -> None:
+    assert [CURVE.responses_of(tokens) for tokens in (0.0, 50.0, 100.0, 200.0, 300.0)] == [0, 4, 8, 14, 20]
 
 
 def test_a_run_is_read_as_it_was(tmp_path: Path) -> None:

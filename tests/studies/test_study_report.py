@@ -29,7 +29,7 @@ def write(path: Path, config: TrainConfig, answers: Answers, tokens: float, stop
     run = RunFolder.create(path, config)
     for step, row in enumerate(answers):
         if step:
-            run.append("metrics.jsonl", {"step": step, "tokens_sampled": tokens})
+            run.append("metrics.jsonl", {"step": step, "tokens_sampled": tokens, "responses_drawn": tokens / 5})
         scores = [[score] for score in row]
         run.append("evaluations.jsonl", {"step": step, "scores": {"sampled": scores, "greedy": scores}})
     run.write(STOPPED if stopped else "summary.json", {"seconds": 1.0})
@@ -66,6 +66,8 @@ def test_accuracy_and_its_differences(tmp_path: Path) -> None:
     assert found["goals"] == [0.5, 0.8]
     assert [reached["runs"] for reached in grpo["tokens_to"]] == [[100, 200], [None, None]]
     assert [reached["median"] for reached in grpo["tokens_to"]] == [150, None]
+    assert [reached["runs"] for reached in grpo["responses_to"]] == [[20, 40], [None, None]]
+    assert [reached["median"] for reached in grpo["responses_to"]] == [30, None]
     assert [reached["runs"] for reached in tree["tokens_to"]] == [[50, 50], [80, 80]]
     assert line["tokens_to"][0] == {"pairs": 2, "fewer": 2, "more": 0, "median_ratio": 0.375}
     assert line["tokens_to"][1] == {"pairs": 2, "fewer": 2, "more": 0, "median_ratio": 0.0}

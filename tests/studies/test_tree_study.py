@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -96,7 +97,7 @@ def test_controls_are_grpo_at_its_rate_and_at_twice() -> None:
 
 @pytest.mark.parametrize("task", [*LOOKED_AT, *UNSEEN])
 def test_every_arm_of_every_task_can_run(task: str) -> None:
-    studies = looked_at(Size()) | confirming([Condition(t, "tree") for t in LOOKED_AT], Size())
+    studies = looked_at(Size()) | confirming([Condition(t, "tree", False) for t in LOOKED_AT], Size())
     check_runnable(studies[task])
 
 
@@ -129,17 +130,28 @@ def test_differences_are_read_whichever_way_they_are_written() -> None:
 
 def test_what_is_above_both_controls_is_confirmed() -> None:
     found = {"late_noise": report({"tree": 0.1, "tempo, sgd": 0.05, "td, flat": 0.0}), "spelling": report({})}
-    assert promising(found) == ([Condition("late_noise", "tree"), Condition("late_noise", "tempo, sgd")], True)
+    assert promising(found) == [Condition("late_noise", "tree", True), Condition("late_noise", "tempo, sgd", True)]
 
 
 def test_where_nothing_helps_the_nearest_is_tried() -> None:
     found = {"late_noise": report({"tree": -0.1}), "spelling": report({"tree_td": -0.05})}
-    assert promising(found) == ([Condition("spelling", "tree_td")], False)
+    assert promising(found) == [Condition("spelling", "tree_td", False)]
+
+
+def test_of_trees_the_nearest_is_tried_in_any_case() -> None:
+    trees_far = {"late_noise": report({"tempo": -0.1, "tree": -0.2}), "spelling": report({"td, flat": -0.15})}
+    nearest = [Condition("late_noise", "tempo", False), Condition("late_noise", "tree", False)]
+    assert promising(trees_far) == nearest
+    flat_helps = {"late_noise": report({"tempo": 0.1, "tree, leaves": -0.3}), "spelling": report({})}
+    assert promising(flat_helps) == [
+        Condition("late_noise", "tempo", True),
+        Condition("late_noise", "tree, leaves", False),
+    ]
 
 
 def test_confirmation_is_on_fresh_seeds_and_an_unseen_task() -> None:
     size = Size()
-    studies = confirming([Condition("spelling", "tree"), Condition("late_noise", "tempo, sgd")], size)
+    studies = confirming([Condition("spelling", "tree", True), Condition("late_noise", "tempo, sgd", True)], size)
     assert list(studies) == ["late_noise", "spelling", "middle_choice"]
     assert [a.name for a in studies["spelling"].arms] == ["grpo", "grpo, twice the rate", "tree"]
     assert [a.name for a in studies["late_noise"].arms] == ["grpo, sgd", "grpo, twice the rate, sgd", "tempo, sgd"]
@@ -164,18 +176,17 @@ def everything(lows: dict[str, float]) -> dict[str, Any]:
             "tokens_a_step": 400.4,
             "sampled": at,
             "tokens_to": [{"median": 1234}, {"median": None}],
+            "responses_to": [{"median": 123}, {"median": None}],
         }
         for arm in ARMS
     ]
     whole["signal"] = [{"arm": arm.name, "per_1000_tokens": 0.25, "standard_error": 0.05} for arm in ARMS]
     looked = dict.fromkeys(LOOKED_AT, whole)
-    conditions, helping = promising(looked)
     return {
         "command": "apportion study trees",
         "size": {"seeds": 1, "warm_starts": 2, "steps": 3},
         "looked_at": looked,
-        "conditions": [{"task": c.task, "arm": c.arm} for c in conditions],
-        "found_to_help": helping,
+        "conditions": [dataclasses.asdict(condition) for condition in promising(looked)],
         "confirmed": {UNSEEN[0]: copy.deepcopy(whole)},
     }
 
@@ -189,6 +200,7 @@ def test_the_page_says_what_was_found_and_no_more(tmp_path: Path) -> None:
     assert "not seen to need fewer" not in said
     text = page(found)
     assert "| tree | 0.1 | 400 | 0.500 | +0.200 [+0.100, +0.300] | +0.200 [+0.100, +0.300] |" in text
+    assert "| 1,234 (123) | never |" in text
     assert "| tree | 0.250 ± 0.050 |" in text
     for name in ("one.svg", "two.svg"):
         draw_studies(found, tmp_path / name)
@@ -199,5 +211,6 @@ def test_the_page_says_what_was_found_and_no_more(tmp_path: Path) -> None:
 def test_the_page_says_when_nothing_was_found() -> None:
     said = verdict(everything({"tree": -0.1}))
     assert "Nowhere was an arm above" in said
+    assert "of all arms and of those on trees, was taken to fresh seeds all the same: tree in late_noise." in said
     assert "It does not hold." in said
     assert "was not seen to need fewer rollouts" in said

@@ -85,6 +85,16 @@ def test_all_tokens_that_were_drawn_are_paid_for(
     assert line["tokens_drawn"] == sum(drawn) >= line["tokens_sampled"]
 
 
+@pytest.mark.parametrize(
+    ("sampling", "of_a_prompt"),
+    [("groups", 4), ("cure(n1=2, n2=3, shortest=1)", 2 + 2 * 3), ("branching(roots=2, budget=1000)", 2 + 2)],
+)
+def test_responses_that_were_drawn_are_counted(sampling: str, of_a_prompt: int, tmp_path: Path) -> None:
+    begin(tmp_path / "run", dataclasses.replace(DIGITS, sampling=sampling, steps=1, eval_prompts=0))
+    (line,) = metrics(tmp_path / "run")
+    assert line["responses_drawn"] == DIGITS.prompts_per_step * of_a_prompt
+
+
 def test_tasks_may_have_a_seed_of_their_own() -> None:
     def held_out(**changes: int) -> list[str]:
         return [task.text for task in set_up(dataclasses.replace(DIGITS, eval_prompts=20, **changes)).held_out]

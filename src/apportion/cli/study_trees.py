@@ -54,15 +54,14 @@ def main(argv: Sequence[str]) -> int:
         raise InputError(f"cannot write into {given.write}: it is no folder; make it, or choose another.")
     check_drawable()
     looked = _carry_out(looked_at(size), given.out / "looked", given)
-    conditions, helping = promising(looked)
+    conditions = promising(looked)
     confirmed = _carry_out(confirming(conditions, size), given.out / "confirmed", given)
     found = {
-        "schema": "apportion.tree_study/1",
+        "schema": "apportion.tree_study/2",
         "command": _command(given),
         "size": asdict(size),
         "looked_at": looked,
         "conditions": [asdict(condition) for condition in conditions],
-        "found_to_help": helping,
         "confirmed": confirmed,
     }
     if given.write is not None:

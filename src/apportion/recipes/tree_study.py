@@ -26,8 +26,8 @@ FIRST, TWICE = "grpo", "grpo, twice the rate"
 SGD = ", sgd"
 """What the name of an arm under SGD ends with."""
 
-SGD_RATE = 0.1
-"""Learning rate of SGD that steps about as far as AdamW's, before tuning."""
+SGD_RATE = 0.03
+"""Learning rate of SGD, before tuning; at 0.1 some runs collapse."""
 
 CREDITS: dict[str, dict[str, Any]] = {
     FIRST: {"credit": "grpo"},
@@ -76,9 +76,9 @@ class Size:
 
     steps: int = 15
     seeds: int = 1
-    warm_starts: int = 4
-    confirming: int = 6
-    tuning_seeds: int = 1
+    warm_starts: int = 8
+    confirming: int = 12
+    tuning_seeds: int = 2
     signal: int = 8
     seed: int = 1000
 
@@ -104,32 +104,56 @@ def looked_at(size: Size) -> dict[str, Study]:
     return {task: _study(task, ARMS, size) for task in LOOKED_AT}
 
 
+def on_trees(arm: str) -> bool:
+    """Whether an arm samples trees.
+
+    Example:
+        >>> [on_trees(arm) for arm in ("tree, sgd", "tree_shrunk", "tempo")]
+        [True, True, False]
+    """
+    return "sampling" in CREDITS.get(arm.removesuffix(SGD), {})
+
+
 @dataclass(frozen=True)
 class Condition:
-    """An arm that seems to help in a task."""
+    """An arm in a task, to be tried on fresh seeds.
+
+    Attributes:
+        task: where it was looked at.
+        arm: which.
+        helped: it was above both controls there; otherwise it only came nearest.
+    """
 
     task: str
     arm: str
+    helped: bool
 
 
-def promising(found: Mapping[str, Mapping[str, Any]]) -> tuple[list[Condition], bool]:
-    """What to confirm, and whether it was found to help.
+def promising(found: Mapping[str, Mapping[str, Any]]) -> list[Condition]:
+    """What to confirm.
 
     An arm helps where its mean accuracy over the budget is above that of GRPO and above that of GRPO at twice the rate,
-    both intervals without 0. Where none does, the arm and task whose smaller lower end is highest is taken, so that
-    something is confirmed or refuted in any case.
+    both intervals without 0. Where none does, the arm and task whose smaller lower end is highest is taken, and the
+    same of the arms on trees, so that something is confirmed or refuted in any case, of trees too.
 
     Args:
         found: reports of the studies that looked, by task.
+
+    Returns:
+        those that help, then those that came nearest, each once.
     """
     ends = {
-        Condition(task, arm["name"]): min(difference(report, arm["name"], c)["low"] for c in controls(arm["name"]))
+        (task, arm["name"]): min(difference(report, arm["name"], c)["low"] for c in controls(arm["name"]))
         for task, report in found.items()
         for arm in report["arms"]
         if not is_control(arm["name"])
     }
-    helping = [condition for condition, low in ends.items() if low > 0]
-    return helping or [max(ends, key=lambda condition: ends[condition])], bool(helping)
+    trees = [pair for pair in ends if on_trees(pair[1])]
+    wanted = {pair: True for pair, low in ends.items() if low > 0}
+    for pairs in (list(ends), trees):
+        if not any(pair in wanted for pair in pairs):
+            wanted[max(pairs, key=ends.__getitem__)] = False
+    return [Condition(*pair, helped) for pair, helped in wanted.items()]
 
 
 def difference(report: Mapping[str, Any], arm: str, against: str, measure: str = MEASURE) -> dict[str, float]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from apportion.recipes.tree_study import CREDITS, FIRST, MEASURE, TWICE, controls, difference, is_control
+from apportion.recipes.tree_study import CREDITS, FIRST, MEASURE, TWICE, controls, difference, is_control, on_trees
 from apportion.recipes.trees import RECIPES_OF_TREES
 from apportion.studies.picture import COLOURS, check_drawable
 
@@ -84,14 +84,17 @@ def page(found: Found) -> str:
 def verdict(found: Found) -> str:
     """What the study says, in sentences made of its figures."""
     said = []
-    named = [f"{c['arm']} in {c['task']}" for c in found["conditions"]]
-    if found["found_to_help"]:
-        said.append(f"Where it was looked, above GRPO and above GRPO at twice the rate: {'; '.join(named)}.")
+    helped, nearest = (
+        [f"{c['arm']} in {c['task']}" for c in found["conditions"] if c["helped"] == wanted] for wanted in (True, False)
+    )
+    if helped:
+        said.append(f"Where it was looked, above GRPO and above GRPO at twice the rate: {'; '.join(helped)}.")
     else:
-        said.append(
-            "Nowhere was an arm above GRPO and above GRPO at twice the rate with both intervals free of 0. What came "
-            f"nearest was taken to fresh seeds all the same: {named[0]}."
-        )
+        said.append("Nowhere was an arm above GRPO and above GRPO at twice the rate with both intervals free of 0.")
+    if nearest:
+        of_all, of_trees = "What came nearest, of all arms and of those on trees,", "The arm on trees that came nearest"
+        first = of_trees if helped else of_all
+        said.append(f"{first} was taken to fresh seeds all the same: {'; '.join(nearest)}.")
     held = []
     for task, report in found["confirmed"].items():
         for arm in (arm["name"] for arm in report["arms"] if not is_control(arm["name"])):
@@ -102,7 +105,7 @@ def verdict(found: Found) -> str:
                 f"On fresh seeds, {arm} in {task}: {_signed(less[0])} against GRPO, {_signed(less[1])} against twice "
                 f"the rate. It {'holds' if holds else 'does not hold'}."
             )
-    if not any(arm.startswith("tree") for arm in held):
+    if not any(on_trees(arm) for arm in held):
         said.append(
             "In these tasks, with models this small and budgets this short, credit on trees was not seen to need fewer "
             "rollouts than GRPO on flat samples. That is no proof that it never does."
@@ -111,7 +114,7 @@ def verdict(found: Found) -> str:
 
 
 def _table(report: Found) -> list[str]:
-    goals = [f"tokens to {goal:.2f}" for goal in report["goals"]]
+    goals = [f"tokens (responses) to {goal:.2f}" for goal in report["goals"]]
     head = [
         "arm",
         "rate",
@@ -130,7 +133,10 @@ def _table(report: Found) -> list[str]:
             _signed(difference(report, name, control, measure)) if control != name else ""
             for control, measure in zip((*controls(name), controls(name)[0]), MEASURES, strict=True)
         ]
-        needed = ["never" if goal["median"] is None else f"{goal['median']:,}" for goal in arm["tokens_to"]]
+        needed = [
+            "never" if tokens["median"] is None else f"{tokens['median']:,} ({responses['median']:,})"
+            for tokens, responses in zip(arm["tokens_to"], arm["responses_to"], strict=True)
+        ]
         rate = f"{arm['learning_rate']:.2g}{' (edge)' if name in edges else ''}"
         drawn = f"{arm['tokens_a_step']:.0f}"
         lines.append(_row([name, rate, drawn, f"{at[MEASURE]['value']:.3f}", *less, *needed]))
@@ -212,7 +218,7 @@ def _panel(axis: Any, name: str, report: Found) -> None:
     axis.axvline(0, color="#bbbbbb", lw=1)
     for y, arm in enumerate(arms):
         line = difference(report, arm, controls(arm)[0])
-        colour = COLOURS[6] if is_control(arm) else COLOURS[1] if arm.startswith("tree") else COLOURS[0]
+        colour = COLOURS[6] if is_control(arm) else COLOURS[1] if on_trees(arm) else COLOURS[0]
         axis.plot([line["low"], line["high"]], [y, y], color=colour, lw=1.6)
         axis.plot([line["value"]], [y], "o", ms=5, color=colour)
     axis.set_yticks(range(len(arms)), arms)

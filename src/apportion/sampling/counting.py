@@ -11,14 +11,15 @@ from apportion.sampling.engine import Engine, ForkingEngine, Forks, Generated, S
 
 
 class CountingEngine:
-    """An engine as it is, with the number of tokens it has drawn.
+    """An engine as it is, with what it has drawn since it was made.
 
     Attributes:
-        drawn: tokens since it was made.
+        tokens: those of shared prefixes once.
+        responses: those from a prompt, and those that branch from others.
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.engine, self.drawn = engine, 0
+        self.engine, self.tokens, self.responses = engine, 0, 0
 
     def refresh(self) -> None:
         """Draw from the current weights from now on."""
@@ -31,8 +32,9 @@ class CountingEngine:
         return self.counted(self.engine.generate(prompts, copies, settings, generator))
 
     def counted(self, made: Generated) -> Generated:
-        """What was drawn, once its tokens are counted."""
-        self.drawn += int(made.offsets[-1])
+        """What was drawn, once it is counted."""
+        self.tokens += int(made.offsets[-1])
+        self.responses += len(made.offsets) - 1
         return made
 
 

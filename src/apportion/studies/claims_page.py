@@ -26,7 +26,8 @@ from {commits} on {machine}. {count} claims took {minutes:.0f} minutes of one co
 - **verdict**: *{reproduced}* if the interval lies above the smallest effect, *{not_reproduced}* if it lies below it,
   *{inconclusive}* if neither after {last} seeds. It is given after {first} seeds where they suffice: the {looks} looks
   share the error, so that a verdict is right {level:g} % of the time.
-- **again**: the verdict on other seeds, from {again}, of what was reproduced.
+- **again**: the verdict on other seeds, from {again}, of what was reproduced on the first. What is not reproduced on
+  both is *{inconclusive}*, whatever the first seeds said.
 - What is not reproduced here may hold elsewhere: these worlds have few tokens and models that do not generalise.
 """
 
@@ -75,6 +76,8 @@ def _described(result: Result) -> dict[str, Any]:
         "against": claim.against,
         "smallest": claim.smallest,
         **_found(result),
+        "verdict": result.standing,
+        "on_first_seeds": result.verdict,
         "again": None if result.again is None else _found(result.again),
     }
 
@@ -130,8 +133,8 @@ def counted(found: Mapping[str, Any]) -> str:
     kinds = [kind for kind in (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, "not measured") if kind in verdicts]
     said = ", ".join(f"{verdicts.count(kind)} {kind}" for kind in kinds)
     repeated = [claim["again"]["verdict"] for claim in found["claims"] if claim["again"]]
-    agreed = f"; on other seeds {repeated.count(REPRODUCED)} of {len(repeated)} again" if repeated else ""
-    return said + agreed
+    held = f"; of {len(repeated)} reproduced on first seeds, {repeated.count(REPRODUCED)} held on others"
+    return said + held if repeated else said
 
 
 def _line(claim: Mapping[str, Any]) -> list[str]:

@@ -100,12 +100,13 @@ def _measure_what_comes(connection: Connection) -> None:
     while True:
         try:
             module, key, source, seed = connection.recv()
-        except EOFError:
+            if key not in known:
+                known |= {entry.claim.key: entry for entry in entries_of(module)}
+            changed = key not in known or known[key].source != source
+            outcome = "its file has changed meanwhile: run it again" if changed else measure(known[key].claim, seed)
+            connection.send(outcome)
+        except (EOFError, ConnectionError):  # the process that asks has ended
             return
-        if key not in known:
-            known |= {entry.claim.key: entry for entry in entries_of(module)}
-        changed = key not in known or known[key].source != source
-        connection.send("its file has changed meanwhile: run it again" if changed else measure(known[key].claim, seed))
 
 
 def measure(claim: Claim, seed: int) -> Outcome:

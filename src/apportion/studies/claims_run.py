@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from apportion.errors import InputError
-from apportion.studies.claim import LOOKS, REPRODUCED, Judged, judge
+from apportion.studies.claim import INCONCLUSIVE, LOOKS, REPRODUCED, Judged, judge
 from apportion.studies.claims_entries import Entry
 from apportion.studies.claims_processes import Processes
 from apportion.studies.machine import commit
@@ -101,7 +101,7 @@ class Result:
         entry: the claim.
         first: the first seed.
         measured: on the seeds from there, in order.
-        judged: the last verdict; None before the first look, or where a seed failed.
+        judged: the last verdict on these seeds; None before the first look, or where a seed failed.
         failed: why a seed could not be measured.
         again: the same claim on other seeds.
     """
@@ -116,6 +116,12 @@ class Result:
     @property
     def verdict(self) -> str | None:
         return None if self.judged is None else self.judged.verdict
+
+    @property
+    def standing(self) -> str | None:
+        """The verdict that both ranges of seeds bear out: what only the first ones reproduce is inconclusive."""
+        repeated = None if self.again is None else self.again.verdict
+        return self.verdict if repeated in (None, self.verdict) else INCONCLUSIVE
 
     @property
     def due(self) -> range:

@@ -27,12 +27,14 @@ class Curve:
         steps: steps done.
         stopped: it had to stop before its end; what it was worth at its last evaluation counts from there on.
         tokens_E: tokens sampled up to each evaluation, from 0.
+        responses_E: the same in responses, those that branch from others included.
         right_EQ: share of a question's known answers that were right, by kind; NaN where none is known.
     """
 
     steps: int
     stopped: bool
     tokens_E: np.ndarray
+    responses_E: np.ndarray
     right_EQ: dict[str, np.ndarray]
 
     def at(self, kind: str, tokens_P: np.ndarray) -> np.ndarray:
@@ -74,6 +76,10 @@ class Curve:
         rise = values[first] - values[first - 1]
         return float(knots[first - 1] + (accuracy - values[first - 1]) / rise * (knots[first] - knots[first - 1]))
 
+    def responses_of(self, tokens: float) -> float:
+        """Responses sampled with the first ``tokens``, linear between evaluations."""
+        return float(np.interp(tokens, self.tokens_E, self.responses_E))
+
 
 def read_curve(folder: Path) -> Curve:
     """The curve of a run that has ended.
@@ -85,15 +91,16 @@ def read_curve(folder: Path) -> Curve:
     if not stopped and not (folder / "summary.json").exists():
         raise InputError(f"the run in {folder} has not ended: run the study again to finish it.")
     run, _ = RunFolder.open(folder)
-    drawn = {0: 0.0}
+    drawn = {0: (0.0, 0.0)}
     for line in run.lines("metrics.jsonl"):
-        drawn[line["step"]] = drawn[line["step"] - 1] + drawn_for(line)
+        tokens, responses = drawn[line["step"] - 1]
+        drawn[line["step"]] = tokens + drawn_for(line), responses + line["responses_drawn"]
     lines = run.lines("evaluations.jsonl")
     right = {kind: [[_share(scores) for scores in line["scores"][kind]] for line in lines] for kind in KINDS}
     if not lines or any(len({len(row) for row in rows}) != 1 for rows in right.values()):
         raise InputError(f"the run in {folder} was not evaluated on the same questions every time: begin it anew.")
-    tokens = [drawn[line["step"]] for line in lines]
-    return Curve(max(drawn), stopped, np.array(tokens), {kind: np.array(rows) for kind, rows in right.items()})
+    tokens_E, responses_E = np.array([drawn[line["step"]] for line in lines]).T
+    return Curve(max(drawn), stopped, tokens_E, responses_E, {kind: np.array(rows) for kind, rows in right.items()})
 
 
 def _share(scores: list[float | None]) -> float:

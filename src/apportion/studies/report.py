@@ -151,6 +151,7 @@ def report(folder: Folder, rates: Mapping[str, float], tuning: Mapping[str, Sequ
             "stopped": sum(curve.stopped for curve in curves[arm.name]),
             **_accuracies(tables[arm.name], study.clusters),
             "tokens_to": [_reached(tokens) for tokens in reached[arm.name]],
+            "responses_to": [_reached(_in_responses(curves[arm.name], tokens)) for tokens in reached[arm.name]],
             "curve": _curve(curves[arm.name], places, asked, study.clusters),
         }
         for arm in study.arms
@@ -210,12 +211,17 @@ def _goals(curves: Mapping[str, Sequence[Curve]], budget: float, asked: np.ndarr
     return [round(start + share * (top - start), 3) for share in (0.5, 0.8)]
 
 
-def _reached(tokens: Sequence[float | None]) -> dict[str, Any]:
-    """Tokens a run needed; the median is None if half of the runs or more never got there."""
-    middle = median(math.inf if t is None else t for t in tokens)
+def _in_responses(curves: Sequence[Curve], tokens: Sequence[float | None]) -> list[float | None]:
+    """Responses that a run had sampled when it got there."""
+    return [None if t is None else curve.responses_of(t) for curve, t in zip(curves, tokens, strict=True)]
+
+
+def _reached(needed: Sequence[float | None]) -> dict[str, Any]:
+    """Tokens or responses a run needed; the median is None if half of the runs or more never got there."""
+    middle = median(math.inf if n is None else n for n in needed)
     return {
-        "runs": [None if t is None else round(t) for t in tokens],
-        "reached": sum(t is not None for t in tokens),
+        "runs": [None if n is None else round(n) for n in needed],
+        "reached": sum(n is not None for n in needed),
         "median": None if math.isinf(middle) else round(middle),
     }
 

@@ -205,7 +205,8 @@ class _Run:
         """Fresh rollouts, stored ones, or both; and what sampling has to say."""
         config, parts, together = self.config, self.parts, []
         metrics: dict[str, float] = {}
-        before = parts.engine.drawn
+        engine = parts.engine
+        tokens, responses = engine.tokens, engine.responses
         if config.resample:
             drawn, metrics = draw_contrasting(self._draw, config.prompts_per_step, 1 + config.resample)
             together.append(drawn)
@@ -213,7 +214,11 @@ class _Run:
             together.append(self._draw(0))
         if parts.stored is not None:
             together.append(parts.stored.next().to(parts.policy.device))
-        return join(together), metrics | {"tokens_drawn": float(parts.engine.drawn - before)}
+        metrics |= {
+            "tokens_drawn": float(engine.tokens - tokens),
+            "responses_drawn": float(engine.responses - responses),
+        }
+        return join(together), metrics
 
     def _draw(self, number: int) -> Rollouts:
         """One round of this step: the next prompts, and responses to them."""
