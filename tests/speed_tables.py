@@ -67,6 +67,17 @@ def ratios(name: str) -> str:
     return "\n".join(lines) + "\n\n"
 
 
+def viewer_speed() -> str:
+    """Seconds until pages are drawn, and how large a report is."""
+    rows = read("viewer")
+    lines = ["", "", f"Measured on {rows[0]['machine']}.", "", *_head("what", "seconds", "megabytes")]
+    for row in rows:
+        seconds = row["seconds"]
+        spread = f"{seconds['median']:.2f} [{seconds['min']:.2f}, {seconds['max']:.2f}]"
+        lines.append(f"| {row['name']} | {spread} | {row.get('megabytes', '')} |")
+    return "\n".join(lines) + "\n\n"
+
+
 def _head(*names: str) -> list[str]:
     return ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
 

@@ -34,6 +34,7 @@ FLOW = [
     "adapters",
     "recipes",
     "cli",
+    "__main__",
 ]
 LIGHT = {"credit", "objectives"}
 MAY_IMPORT_FROM_LIGHT = {"errors", "registry", "rollouts", "credit", "objectives"}

@@ -345,6 +345,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "prefix training speed": lambda: speed_tables.ratios("prefix_training"),
     "sampling speed": lambda: speed_tables.ratios("sampling"),
     "trl step speed": lambda: speed_tables.ratios("trl_step"),
+    "viewer speed": speed_tables.viewer_speed,
 }
 
 

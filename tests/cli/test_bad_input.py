@@ -314,6 +314,12 @@ def test_a_device_that_is_not_there(
     assert snapshot(inside) == before
 
 
+def test_the_command_line_as_a_module() -> None:
+    ended = subprocess.run([sys.executable, "-m", "apportion", "nothing"], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert_one_sentence(ended.stderr, "'nothing'")
+
+
 @pytest.mark.parametrize("name", ["trackio", "wandb", "tensorboard"])
 def test_a_tracker_that_is_not_installed(
     name: str, inside: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -90,6 +90,7 @@ def test_a_policy_without_a_limit_takes_any_prompt() -> None:
     ("changes", "message"),
     [
         ({"device": "cuda:99"}, "device is 'cuda:99', but torch sees"),
+        ({"device": "mps"}, "device is 'mps', which has no float64, and credit is summed in it: use --device cpu."),
         ({"device": "meta"}, "device is 'meta', expected auto, cpu, cuda"),
         ({"device": "nothing:at:all"}, "device is 'nothing:at:all', expected auto, cpu, cuda"),
         ({"record": ("entropy", "surprise")}, "unknown policy statistic 'surprise'"),

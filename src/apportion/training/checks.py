@@ -28,13 +28,11 @@ def check_device(name: str) -> str:
         device = torch.device(name)
     except RuntimeError:
         device = torch.device("meta")
-    found = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
-        "mps": int(torch.backends.mps.is_available()),
-    }
+    if device.type == "mps":
+        raise InputError(f"device is {name!r}, which has no float64, and credit is summed in it: use --device cpu.")
+    found = {"cpu": 1, "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0}
     if device.type not in found:
-        raise InputError(f"device is {name!r}, expected auto, cpu, cuda, cuda:1 and so on, or mps.")
+        raise InputError(f"device is {name!r}, expected auto, cpu, cuda, or cuda:1 and so on.")
     if (device.index or 0) >= found[device.type]:
         seen = f"{found[device.type]} such devices" if found[device.type] else f"no {device.type.upper()} device"
         raise InputError(f"device is {name!r}, but torch sees {seen} here: use --device cpu.")

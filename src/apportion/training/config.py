@@ -117,7 +117,7 @@ class TrainConfig:
 
     # Numbers and machines
     device: str = "auto"
-    """cpu, cuda, mps, or auto."""
+    """cpu, cuda, cuda:1 and so on, or auto: cuda where there is one."""
     dtype: str = "float32"
     """Dtype of the trained weights."""
     autocast: str | None = None

@@ -4,7 +4,7 @@ import * as address from "./address.js";
 import { around, between, legend } from "./colours.js";
 import { ask, askAgreement, askGroup, offline, pairOf } from "./data.js";
 import { el, empty, put } from "./dom.js";
-import { callout, creditLabel, hover } from "./group.js";
+import { callout, creditLabel, hover, key } from "./group.js";
 import { keepDisagreement, known, refresh } from "./listing.js";
 import { percent, short, signed } from "./numbers.js";
 import { tip } from "./panel.js";
@@ -91,13 +91,13 @@ function side(group, run, runs, specs, labels, rms, at) {
       },
       onpick: (found) => { location.hash = address.write({ page: "group", run: run || "", part: group.part || "", group: group.group, credit: [specs[0]], token: `${found.node.episodes[0]}.${found.depth}` }); } });
     trees.push(tree);
-    return el("div", { class: "card tree-card" }, el("div", { class: "tree-head" }, el("h3", {}, title), legend(scale, "in root mean squares", words)), said, el("div", { class: "scroll" }, tree));
+    return el("div", { class: "card tree-card" }, el("div", { class: "tree-head" }, el("h3", {}, title), legend(scale, "times the root mean square", words)), said, el("div", { class: "scroll" }, tree));
   };
-  const method = (spec) => {
+  const method = (spec, i) => {
     const best = extreme(group, scaled.get(spec), 1);
     const own = best && best.ties <= 3 ? [{ ...best, kind: "most" }] : [];
     return one(plain(labels.get(spec) ?? spec), scaled.get(spec), around(most), undefined, [...own, ...pins.filter((pin) => !own.some((m) => m.node === pin.node && m.depth === pin.depth))],
-      el("div", { class: "callouts" }, callout(group, best, "most", "\u25b2 Earned most", null)));
+      [i ? null : key(group, null, layout), el("div", { class: "callouts" }, callout(group, best, "most", "\u25b2 Earned most", null))]);
   };
   const apart = { kind: usable.length === 2 ? "credit" : "range", of: difference, label: "difference" };
   const two = usable.length === 2;
@@ -107,7 +107,7 @@ function side(group, run, runs, specs, labels, rms, at) {
     el("h2", {}, el("a", { href: address.write({ page: "group", run: run || "", part: group.part || "", group: group.group }) }, `Group ${plain(String(group.name ?? group.group))}`), runs[run].is_run ? `, step ${group.part}` : ""),
     specs.filter((spec) => !amounts.get(spec)).map((spec) => el("p", { class: "warning" }, plain(`${spec}: ${group.credits[spec]?.error ?? "not here"}`))),
     usable.length ? el("div", { class: "panels" }, usable.map(method),
-      usable.length > 1 ? one(two ? `${plain(labels.get(usable[0]) ?? usable[0])} minus ${plain(labels.get(usable[1]) ?? usable[1])}` : "How far they are apart", { ...apart, at: () => null }, two ? around(furthest) : between(0, furthest), ["less", "more"], pins.length ? pins : marks) : null) : null,
+      usable.length > 1 ? one(two ? `${plain(labels.get(usable[0]) ?? usable[0])} minus ${plain(labels.get(usable[1]) ?? usable[1])}` : "How far they are apart", { ...apart, at: () => null }, two ? around(furthest) : between(0, furthest), ["less", "more"], pins.length ? pins : marks, el("div", { class: "callouts" }, callout(group, strongest, "apart", "Furthest apart", null))) : null) : null,
   ];
 }
 

@@ -55,7 +55,7 @@ export async function draw(place, at, runs, alive) {
     });
     put(view, credit ? callouts(group, most, least, now.episode) : null,
       el("div", { class: `stage ${now.pin?.node ? "with-panel" : ""}` },
-        el("div", { class: "card tree-card" }, el("div", { class: "tree-head" }, legend(amount.scale, amount.label), key(group, now)), el("div", { class: "scroll" }, tree)),
+        el("div", { class: "card tree-card" }, el("div", { class: "tree-head" }, legend(amount.scale, amount.label), key(group, now.episode, now.layout)), el("div", { class: "scroll" }, tree)),
         now.pin?.node ? panel(group, now.pin, [spec], labels, now.episode, () => set({ token: "" })) : null));
   };
   put(place, el("header", { class: "page-head" },
@@ -125,8 +125,9 @@ function controls(group, offered, spec, now, set, run) {
   ];
 }
 
-function key(group, now) {
-  return el("p", { class: "note key" }, now.episode === null ? "A shared token shows the mean over the responses through it. " : "", group.columns.response?.fork ? "Dashed: a branch the sampler forced. " : "", el("span", { class: "together" }, el("span", { class: "gauge demo" }, el("span", {})), " value: mean reward through here;"), " \u00d7 how many pass.");
+/** What the drawing of a tree means; episode: the response whose own credit is shown, or null. */
+export function key(group, episode, layout) {
+  return el("p", { class: "note key" }, episode === null ? "A shared token shows the mean over the responses through it. " : "", group.columns.response?.fork ? "Dashed: a branch the sampler forced. " : "", el("span", { class: "together" }, el("span", { class: "gauge demo" }, el("span", {})), " value: mean reward through here;"), " \u00d7 how many pass. ", layout === "fan" ? el("span", { class: "together" }, el("span", { class: "way demo" }), " leads to what earned most.") : null);
 }
 
 /** The tokens that earned and lost most, in words. */
@@ -134,15 +135,17 @@ export function callouts(group, most, least, episode) {
   return el("div", { class: "callouts" }, callout(group, most, "most", "\u25b2 Earned most", episode), callout(group, least, "least", "\u25bc Lost most", episode));
 }
 
-/** One of them. */
+const NOTHING = { most: "no token earns anything", least: "no token loses anything", apart: "no token is credited differently" };
+
+/** One of them; kind apart: where two methods differ most. */
 export function callout(group, best, kind, title, episode) {
-  if (!best) return el("div", { class: `callout ${kind}` }, el("strong", {}, title), el("span", {}, kind === "most" ? "no token earns anything" : "no token loses anything"));
+  if (!best) return el("div", { class: `callout ${kind}` }, el("strong", {}, title), el("span", {}, NOTHING[kind]));
   if (best.ties > 3) return el("div", { class: `callout ${kind}` }, el("strong", {}, title), el("b", { class: "callout-value" }, signed(best.value, 2)), el("span", {}, `the same at ${best.ties} tokens: none is singled out`));
   const e = episode !== null && best.node.episodes.includes(episode) ? episode : best.node.episodes[0];
   const length = offsetOf(group, e + 1) - offsetOf(group, e), text = group.texts[offsetOf(group, e) + best.depth];
   return el("div", { class: `callout ${kind}` }, el("strong", {}, title), el("b", { class: "callout-value" }, signed(best.value, 2)),
     el("span", { class: "callout-text" }, textNodes(clip(textOf(group, e, 0, best.depth), -24)), el("mark", {}, textNodes(text.slice(0, 40))), el("span", { class: "rest" }, textNodes(clip(textOf(group, e, best.depth + 1, length), 16)))),
-    el("span", {}, `token ${best.depth + 1} in ${tokensAt(group, best.node, best.depth, episode).length > 1 ? many(best.node.episodes.length, "response") : `response ${e + 1}`}${outcome(group, best)}`));
+    el("span", {}, `token ${best.depth + 1} in ${tokensAt(group, best.node, best.depth, episode).length > 1 ? many(best.node.episodes.length, "response") : `response ${e + 1}`}${outcome(group, best)}${best.ties > 1 ? `; one of ${best.ties} alike` : ""}`));
 }
 
 function outcome(group, best) {
