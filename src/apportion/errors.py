@@ -56,3 +56,13 @@ def unknown_name(kind: str, given: str, valid: Iterable[str], also: str = "") ->
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     shown = ", ".join(names) if len(names) <= 20 else f"{', '.join(names[:10])} and {len(names) - 10} more"
     return InputError(f"unknown {kind} {given!r}: {hint}Known: {shown}{also}.")
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuse a setting that is not more than 0 and at most 1.
+
+    Example:
+        >>> check_share("rate", 1.0)
+    """
+    if not 0 < value <= 1:
+        raise InputError(f"{name} is {value}, expected more than 0 and at most 1.")

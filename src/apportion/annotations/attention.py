@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check_share
 from apportion.rollouts import Rollouts
 
 BLOCK = 512
@@ -47,8 +47,7 @@ class RhythmSettings:
             raise InputError(f"window is {self.window}, expected 1 or more.")
         if not 0 <= self.fai_low <= self.fai_high:
             raise InputError(f"the FAI horizon is {self.fai_low} to {self.fai_high}, expected 0 <= low <= high.")
-        if not 0 < self.head_fraction <= 1:
-            raise InputError(f"head_fraction is {self.head_fraction}, expected more than 0 and at most 1.")
+        check_share("head_fraction", self.head_fraction)
 
 
 def middle_layers(layers: int, count: int = 5) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from apportion.annotations.annotator import Annotator
-from apportion.errors import InputError
+from apportion.errors import InputError, check_share
 from apportion.rollouts import Rollouts, ragged
 from apportion.rollouts.pairs import check_prompts, pairs_of, with_some_pairs
 
@@ -85,19 +85,13 @@ def ches_filter(keep_fraction: float = 0.05, length_normalised: bool = True) -> 
 
     Source: arXiv 2410.08847.
     """
-    check_fraction(keep_fraction)
+    check_share("keep_fraction", keep_fraction)
 
     def apply(rollouts: Rollouts, policy: Any) -> Rollouts:
         scores = rollouts.column(SCORES[length_normalised], reader="ches_filter")
         return with_some_pairs(rollouts, keep_lowest(scores, keep_fraction))
 
     return Annotator(apply, (), reads_policy=False)
-
-
-def check_fraction(keep_fraction: float) -> None:
-    """Refuse a share of the pairs that keeps none or more than all."""
-    if not 0 < keep_fraction <= 1:
-        raise InputError(f"keep_fraction is {keep_fraction}, expected more than 0 and at most 1.")
 
 
 def keep_lowest(scores: Tensor, keep_fraction: float) -> Tensor:
@@ -107,7 +101,7 @@ def keep_lowest(scores: Tensor, keep_fraction: float) -> Tensor:
         >>> keep_lowest(torch.tensor([2.0, 1.0, 1.0, 3.0]), 0.3).tolist()
         [1, 2]
     """
-    check_fraction(keep_fraction)
+    check_share("keep_fraction", keep_fraction)
     count = math.ceil(keep_fraction * len(scores) - 1e-12)
     return torch.argsort(scores, stable=True)[:count].sort().values
 

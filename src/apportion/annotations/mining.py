@@ -17,7 +17,7 @@ from typing import Any
 
 from apportion import registry
 from apportion.annotations.phrase_clusters import CLUSTERINGS, EMBEDDERS
-from apportion.errors import InputError, MissingColumn
+from apportion.errors import InputError, MissingColumn, check_share
 from apportion.rollouts import Rollouts
 from apportion.rollouts.makers import maker_of
 
@@ -73,7 +73,7 @@ def mine(
         raise InputError(f"sizes is {sizes}, expected the fewest and the most words of a phrase, such as (3, 5).")
     if min_solutions < 1:
         raise InputError(f"min_solutions is {min_solutions}, expected 1 or more.")
-    _check_fraction(top_fraction)
+    check_share("top_fraction", top_fraction)
     embed = registry.build(embedder, EMBEDDERS, "embedder")
     cluster = registry.build(clustering, CLUSTERINGS, "clustering")
     worded = [_WORD.findall(text.lower()) for text in dict.fromkeys(solutions)]
@@ -139,7 +139,7 @@ def most_frequent(counts: Sequence[int], fraction: float) -> list[int]:
         >>> most_frequent([3, 1, 1, 1, 0, 0], 0.2)
         [0, 1]
     """
-    _check_fraction(fraction)
+    check_share("fraction", fraction)
     if min(counts, default=0) < 0:
         raise InputError(f"a count is {min(counts)}, expected 0 or more.")
     number = max(1, math.ceil(fraction * len(counts) - 1e-12))
@@ -188,8 +188,3 @@ def _phrases(words: Sequence[str], low: int, high: int) -> set[tuple[str, ...]]:
             if end - start >= low:
                 found.add(tuple(words[start:end]))
     return found
-
-
-def _check_fraction(fraction: float) -> None:
-    if not 0 < fraction <= 1:
-        raise InputError(f"top_fraction is {fraction}, expected more than 0 and at most 1.")

@@ -17,7 +17,7 @@ from apportion.credit.provenance import made_with
 from apportion.credit.ranks import medians, peak_before, top_share
 from apportion.credit.recursions import next_in_row, on_tokens, row_ends
 from apportion.credit.shaping import check_coefficient
-from apportion.errors import InputError, unknown_name
+from apportion.errors import InputError, check_share, unknown_name
 from apportion.rollouts import ragged, steps
 
 WAAD, FAI = "waad/old", "fai/old"
@@ -134,8 +134,7 @@ def attention_rhythm(
         if value not in known:
             raise unknown_name(name, value, known)
     check_coefficient("alpha", alpha, most=1)
-    if not 0 < quantile <= 1:
-        raise InputError(f"quantile is {quantile}, expected more than 0 and at most 1.")
+    check_share("quantile", quantile)
     if not 1 <= amp < math.inf:
         raise InputError(f"amp is {amp}, expected 1 or more.")
     if type(k) is not int or k < 1:

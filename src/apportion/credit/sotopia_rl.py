@@ -16,7 +16,7 @@ from apportion.credit.algebra import Bias, Claim, Result, Reward, Stage, Work, c
 from apportion.credit.mixing import check_weights, min_max, weighted_sum, weights_of
 from apportion.credit.reduce import Singleton
 from apportion.credit.step_returns import step_relative
-from apportion.errors import InputError, unknown_name
+from apportion.errors import InputError, check_share, unknown_name
 from apportion.rollouts import Steps, ragged, steps
 
 DIMENSIONS = ("goal", "relationship", "knowledge")
@@ -123,8 +123,7 @@ def utterance_rewards(
             raise unknown_name(kind, name, known)
     if not 0 < output_scale < math.inf:
         raise InputError(f"output_scale is {output_scale}, expected more than 0.")
-    if not 0 < discount <= 1:
-        raise InputError(f"discount is {discount}, expected more than 0 and at most 1.")
+    check_share("discount", discount)
     shared = ATTRIBUTIONS[method]
     columns = [column.format(dimension) for dimension in dimensions for column in ("reward/{}", *shared.needs)]
     bias = Bias(Claim.BIASED, "a judge's attributions in hindsight stand in for what an utterance was worth")

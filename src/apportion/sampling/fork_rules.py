@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from apportion import registry
-from apportion.errors import InputError
+from apportion.errors import InputError, check_share
 from apportion.rollouts import Rollouts, ragged
 
 ENTROPY = "entropy/behaviour"
@@ -61,8 +61,7 @@ def uniform(rate: float = 0.1) -> ForkRule:
     Args:
         rate: the probability, above 0.
     """
-    if not 0 < rate <= 1:
-        raise InputError(f"rate is {rate}, expected more than 0 and at most 1.")
+    check_share("rate", rate)
 
     def choose(rollouts: Rollouts) -> Tensor:
         return rollouts.column("coin") < rate
@@ -109,8 +108,7 @@ def step_boundary(separator: str = "\n", rate: float = 1.0) -> ForkRule:
     """
     if not separator:
         raise InputError("separator is empty, expected the text that ends a step.")
-    if not 0 < rate <= 1:
-        raise InputError(f"rate is {rate}, expected more than 0 and at most 1.")
+    check_share("rate", rate)
 
     def choose(rollouts: Rollouts) -> Tensor:
         ends = [separator in (text or "") for text in rollouts.columns[f"token:{TEXT}"].text]

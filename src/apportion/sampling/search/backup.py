@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check_share
 from apportion.sampling.search.tree import SearchTree
 
 Backup = Callable[[SearchTree, int, float], None]
@@ -55,8 +55,7 @@ def decayed(decay: float = 0.9) -> Backup:
 
     Source: arXiv 2510.14942; JerryPlain/GroundedPRMCode, MCTS.backpropagate.
     """
-    if not 0 < decay <= 1:
-        raise InputError(f"decay is {decay}, expected more than 0 and at most 1.")
+    check_share("decay", decay)
 
     def back_up(tree: SearchTree, node: int, value: float) -> None:
         tree.values[node] += value
