@@ -39,7 +39,7 @@ CREDITS: dict[str, dict[str, Any]] = {
     "tree, leaves": {"credit": "tree(backup='leaves')", "sampling": FORKED},
 }
 UNDER_SGD = (FIRST, "tempo", "tree")
-FACTORS = (0.4, 1.0, 2.5)
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 FRESH = 50_000
 """From the seeds that are looked at to those that confirm."""
 
@@ -78,7 +78,7 @@ class Size:
     seeds: int = 1
     warm_starts: int = 8
     confirming: int = 12
-    tuning_seeds: int = 2
+    tuning_seeds: int = 3
     signal: int = 8
     seed: int = 1000
 
