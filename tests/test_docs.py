@@ -38,6 +38,7 @@ import pytest
 import apportion
 import method_pages
 import speed_tables
+import which_method
 from apportion.annotations import ANNOTATORS
 from apportion.cli.main import VERBS
 from apportion.cli.main import main as run_apportion
@@ -373,6 +374,30 @@ def test_every_method_has_a_page_and_it_is_up_to_date() -> None:
         assert path.read_text(encoding="utf-8") == text, f"{named(path)} is out of date: run tests/test_docs.py --write"
 
 
+def test_the_guide_to_methods_is_what_was_measured(tmp_path: Path) -> None:
+    assert which_method.PAGE.read_text(encoding="utf-8") == which_method.page(), "run python tests/test_docs.py --write"
+    for name in ("calibration.json", "claims.json", "studies/trees.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(which_method.DOCS / name, tmp_path / name)
+    text = (tmp_path / "claims.json").read_text()
+    found = json.loads(text)
+    for claim in found["claims"]:
+        if (claim["method"], claim["title"]) == ("cure", "entropy kept"):
+            claim["verdict"] = "not reproduced"
+    (tmp_path / "claims.json").write_text(json.dumps(found))
+    with pytest.raises(which_method.Changed, match="the claim cure: entropy kept is not reproduced"):
+        which_method.page(which_method.Figures(tmp_path))
+    (tmp_path / "claims.json").write_text(text)
+    worlds = (tmp_path / "calibration.json").read_text()
+    found = json.loads(worlds)
+    for row in found["methods"]:
+        if row["spec"] == "rloo":
+            row["angle"] = row["largest_angle"] = 3.0
+    (tmp_path / "calibration.json").write_text(json.dumps(found))
+    with pytest.raises(which_method.Changed, match="rloo is exact in every world"):
+        which_method.page(which_method.Figures(tmp_path))
+
+
 if __name__ == "__main__":
     if sys.argv[1:] != ["--write"]:
         sys.exit("usage: python tests/test_docs.py --write")
@@ -380,5 +405,6 @@ if __name__ == "__main__":
     for page, text in method_pages.pages():
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(text, encoding="utf-8")
+    which_method.PAGE.write_text(which_method.page(), encoding="utf-8")
     for document in DOCUMENTS:
         document.write_text(refreshed(document.read_text(encoding="utf-8")), encoding="utf-8")
