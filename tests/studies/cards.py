@@ -34,4 +34,16 @@ CLAIMS = (
     _claim("lucky", lambda seed: (1.0 if seed < 100 else 0.0) + 0.01 * (seed % 3)),
 )
 
-FAILING = (_claim("fails", _fails), _claim("endless", lambda seed: float("nan")))
+
+def _breaks_later(seed: int) -> float:
+    if seed > 1000:
+        raise ValueError(f"seed {seed}")
+    return 1.0 + 0.01 * (seed % 3)
+
+
+FAILING = (
+    _claim("fails", _fails),
+    _claim("endless", lambda seed: float("nan")),
+    _claim("constant", lambda seed: 1.0),
+    _claim("breaks later", _breaks_later),
+)

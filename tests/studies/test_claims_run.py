@@ -211,14 +211,18 @@ def test_tools_that_a_claim_takes_count_as_its_file(tmp_path: Path, monkeypatch:
 def test_a_claim_that_fails_says_where_and_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "failing_cards.py").write_text("from cards import CLAIMS, FAILING\nCLAIMS = (*FAILING, CLAIMS[0])\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    fails, endless, large = run(entries_of("failing_cards"), Folder(tmp_path / "kept"))
+    *failing, large = run(entries_of("failing_cards"), Folder(tmp_path / "kept"), again=True)
+    fails, endless, constant, breaks_later = failing
     line = (HERE / "cards.py").read_text().splitlines().index('        raise ValueError("seed 3 | it is")') + 1
     assert fails.failed == f"seed 3: ValueError: seed 3 | it is (cards.py:{line})"
     assert "lack 'effect' or are not finite" in endless.failed
-    assert (fails.verdict, endless.verdict, large.verdict) == (None, None, "reproduced")
-    said = report([fails, endless, large], "apportion claims")
+    assert constant.failed == "its effect is 1 on every seed, so that it measures nothing of chance"
+    assert [result.verdict for result in (*failing, large)] == [None, None, None, "reproduced", "reproduced"]
+    assert (breaks_later.standing, large.standing) == ("inconclusive", "reproduced")
+    said = report([*failing, large], "apportion claims")
     assert "not measured: seed 3: ValueError: seed 3 \\| it is" in page(said)
-    assert "1 reproduced, 2 not measured." in page(said)
+    counts = "1 reproduced, 1 inconclusive, 3 not measured; of 2 reproduced on first seeds, 1 held on others."
+    assert counts in page(said)
     assert json.loads(json.dumps(said, allow_nan=False)) == said
 
 

@@ -120,8 +120,7 @@ class Result:
     @property
     def standing(self) -> str | None:
         """The verdict that both ranges of seeds bear out: what only the first ones reproduce is inconclusive."""
-        repeated = None if self.again is None else self.again.verdict
-        return self.verdict if repeated in (None, self.verdict) else INCONCLUSIVE
+        return self.verdict if self.again is None or self.again.verdict == self.verdict else INCONCLUSIVE
 
     @property
     def due(self) -> range:
@@ -138,7 +137,11 @@ class Result:
             if any(m.figures.keys() != self.measured[0].figures.keys() for m in self.measured):
                 self.failed = "its figures have other names on other seeds"
                 return
-            self.judged = judge([m.figures["effect"] for m in self.measured], self.entry.claim.smallest)
+            effects = [m.figures["effect"] for m in self.measured]
+            if len(set(effects)) == 1:
+                self.failed = f"its effect is {effects[0]:g} on every seed, so that it measures nothing of chance"
+                return
+            self.judged = judge(effects, self.entry.claim.smallest)
             found = [folder.get(self.entry, seed) for seed in self.due]
 
 
