@@ -76,6 +76,9 @@ def make(
 
     policy = digit_llama()
     policy.tokenizer.eos_token = "."
+    if changed.get("beta"):  # TRL loads the reference from where the model came from
+        policy.model.save_pretrained(folder / "model")
+        policy.model.config._name_or_path = str(folder / "model")
     trainer = Watched(
         policy.model,
         reward_funcs=rewards,
@@ -183,6 +186,70 @@ def test_a_resumed_training_goes_on_in_its_run(tmp_path: Path) -> None:
     assert [line["step"] for line in RunFolder.open(tmp_path / "run")[0].lines("metrics.jsonl")] == [1, 2, 3]
 
 
+def test_a_training_resumed_under_another_credit_is_refused(tmp_path: Path) -> None:
+    first, _ = make(tmp_path, save_strategy="steps", save_steps=1, max_steps=2)
+    first.train()
+    other, _ = make(tmp_path, "rloo", max_steps=4)
+    with pytest.raises(InputError, match="is of a run under credit 'tempo', and training goes on under 'rloo'"):
+        other.train(resume_from_checkpoint=str(tmp_path / "trl" / "checkpoint-2"))
+    longer, _ = make(tmp_path, max_steps=4)
+    longer.train(resume_from_checkpoint=str(tmp_path / "trl" / "checkpoint-2"))
+    folder, config = RunFolder.open(tmp_path / "run")
+    assert config.steps == 4
+    assert [line["step"] for line in folder.lines("metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_a_training_that_breaks_off_after_a_checkpoint_has_no_hole(tmp_path: Path) -> None:
+    from transformers import TrainerCallback
+
+    class Breaks(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            if state.global_step == 2:
+                raise KeyboardInterrupt
+
+    first, _ = make(tmp_path, save_strategy="steps", save_steps=1)
+    first.callback_handler.callbacks.insert(0, Breaks())
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    again, _ = make(tmp_path, save_strategy="steps", save_steps=1)
+    again.train(resume_from_checkpoint=str(tmp_path / "trl" / "checkpoint-2"))
+    assert [line["step"] for line in RunFolder.open(tmp_path / "run")[0].lines("metrics.jsonl")] == [1, 2, 3]
+
+
+def test_the_policy_before_the_update_is_offered_where_it_is_measured(tmp_path: Path) -> None:
+    trainer, _ = make(tmp_path, "token_dpo", beta=0.1, num_iterations=2, max_steps=2)
+    trainer.train()
+    (_, rollouts), *_ = RolloutStore(tmp_path / "run" / "rollouts")
+    assert {"token:log_probs/old", "token:log_probs/reference"} <= set(rollouts.columns)
+
+
+def test_a_log_prob_that_the_sampler_left_out_is_missing(tmp_path: Path) -> None:
+    trainer, _ = make(tmp_path, max_steps=1)
+    inner = trainer._generate_and_score_completions
+
+    def gapped(output: dict[str, Any]) -> dict[str, Any]:
+        sampled = torch.zeros(output["completion_ids"].shape)
+        sampled[0, 0] = torch.nan
+        return output | {"sampling_per_token_logps": sampled}
+
+    rollouts_of = trainer._rollouts
+    trainer._rollouts = lambda output, scored: rollouts_of(gapped(output), scored)
+    trainer._generate_and_score_completions = inner
+    trainer.train()
+    ((_, rollouts),) = RolloutStore(tmp_path / "run" / "rollouts")
+    present = rollouts.columns["token:log_probs/behaviour"].present
+    assert present is not None
+    assert present.tolist() == [False] + [True] * (rollouts.n_tokens - 1)
+
+
+def test_rewards_of_another_scale_have_no_accuracy(tmp_path: Path) -> None:
+    trainer, _ = make(tmp_path, rewards=lambda completions, **given: [10.0 + len(text) for text in completions])
+    trainer.train()
+    lines = RunFolder.open(tmp_path / "run")[0].lines("metrics.jsonl")
+    assert [line["accuracy"] for line in lines] == [None] * 3
+    assert all(line["reward"] > 10 for line in lines)
+
+
 def test_a_new_training_does_not_write_over_a_run(tmp_path: Path) -> None:
     trainer, _ = make(tmp_path, max_steps=1)
     trainer.train()
@@ -240,6 +307,9 @@ def test_batches_of_several_groups_a_step_are_stored_together(tmp_path: Path) ->
         ("tempo", {"loss_type": "vespo"}, "loss_type is 'vespo'"),
         ("tempo", {"scale_rewards": "none"}, "scale_rewards is 'none'"),
         ("tempo", {"off_policy_mask_threshold": 0.5}, "off_policy_mask_threshold is set"),
+        ("tempo", {"top_entropy_quantile": 0.2}, "top_entropy_quantile is 0.2, which leaves the credit of most tokens"),
+        ("vine", {}, "vine compares branches, and TRL draws none, so that it would be leave-one-out: choose rloo"),
+        ("token_dpo", {"beta": 0.1}, "token_dpo needs 'log_probs/old', and TRL hands over only"),
     ],
 )
 def test_what_it_cannot_carry_is_refused(tmp_path: Path, method: str, changed: dict[str, Any], message: str) -> None:

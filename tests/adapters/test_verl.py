@@ -162,7 +162,7 @@ def test_methods_that_need_more_refuse_by_name(compute_advantage: Any) -> None:
     assert "apportion_constrained_rlhf needs" in refused["constrained_rlhf"]
     assert not set(HAVE_WHAT_IT_TAKES) & set(refused)
     for method, stage in ((name, METHODS[name]()) for name in METHODS):
-        if stage.reads_ids or set(stage.needs) - {"reward/outcome"}:
+        if stage.reads_ids or stage.compares_branches or set(stage.needs) - {"reward/outcome"}:
             assert method in refused or method == "pure"
 
 
@@ -214,6 +214,22 @@ def test_pure_reads_scores_of_steps(compute_advantage: Any) -> None:
     expected = METHODS["pure"](verifiable=None)(stepped).to_padded(4).float()
     assert expected.any()
     assert torch.allclose(advantages, expected, rtol=0, atol=1e-5)
+
+
+def test_a_response_without_a_score_is_one_step_of_score_0(compute_advantage: Any) -> None:
+    scores = torch.tensor([[0, 0.5, -0.25, 0], [0, 0, 0, 0], [0, 1.0, 0, 0], [-0.5, 0, 0.25, 0], [0.0] * 4, [0.5] * 4])
+    advantages, _ = run(compute_advantage, "apportion_pure", Batch.proto(scores))
+    assert advantages.isfinite().all()
+    assert all(len(set(advantages[b][Batch.mask[b] != 0].tolist())) == 1 for b in (1, 4))
+    assert not advantages[Batch.mask == 0].any()
+
+
+@pytest.mark.parametrize(("setting", "value"), [("norm_adv_by_std_in_grpo", False), ("gamma", 0.5), ("lam", 0.9)])
+def test_settings_that_nothing_would_read_are_refused(compute_advantage: Any, setting: str, value: Any) -> None:
+    from verl.trainer.config import AlgoConfig
+
+    with pytest.raises(InputError, match=f"algorithm.{setting} is {value}, and nothing would read it"):
+        compute_advantage(Batch.proto(), "apportion_grpo", config=AlgoConfig(**{setting: value}))
 
 
 def test_settings_are_registered_under_a_name_of_ones_own(compute_advantage: Any) -> None:

@@ -1,4 +1,4 @@
-"""Methods say whether they look at token ids, so that trainers without any can refuse them."""
+"""Methods say whether they look at token ids or at branches, so that trainers without any can refuse them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,15 @@ def test_ids_matter_exactly_where_a_method_says_so(method: str) -> None:
     assert alike != stage.reads_ids
 
 
+@pytest.mark.parametrize("method", [name for name, make in METHODS.items() if make().compares_branches])
+def test_without_branches_methods_for_them_are_leave_one_out(method: str) -> None:
+    given, expected = METHODS[method]()(rollouts()), METHODS["rloo"]()(rollouts())
+    torch.testing.assert_close(given.advantages, expected.advantages)
+
+
 def test_a_chain_reads_what_its_parts_read() -> None:
     tempo: Stage = METHODS["tempo"]()
     assert chain(tempo, scale(2.0)).reads_ids
     assert not chain(METHODS["rloo"](), scale(2.0)).reads_ids
+    assert chain(METHODS["vine"](), scale(2.0)).compares_branches
+    assert not chain(tempo, scale(2.0)).compares_branches

@@ -23,6 +23,7 @@ class Offer:
         ids: which tokens were sampled.
         clock: where training stands.
         state: what a method keeps from one call to the next.
+        branches: responses that fork.
     """
 
     trainer: str
@@ -30,6 +31,7 @@ class Offer:
     ids: bool
     clock: bool
     state: bool
+    branches: bool = False
 
 
 def check_offered(spec: str, method: Stage, offer: Offer) -> None:
@@ -63,6 +65,11 @@ def check_offered(spec: str, method: Stage, offer: Offer) -> None:
         raise InputError(
             f"{spec} looks at which tokens were sampled, and {offer.trainer} hands no token ids: choose another "
             "method, or hand them over as docs/borrow.md shows."
+        )
+    if method.compares_branches and not offer.branches:
+        raise InputError(
+            f"{spec} compares branches, and {offer.trainer} draws none, so that it would be leave-one-out: choose "
+            "rloo, or train with apportion and --sampling branching."
         )
     if method.reads_clock and not offer.clock:
         raise InputError(

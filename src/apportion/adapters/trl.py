@@ -74,7 +74,12 @@ class CreditGRPOTrainer(GRPOTrainer):
             self.add_callback(self.recorder)
 
     def _offer(self) -> Offer:
-        columns = ["reward/outcome", *self._components(), "response:truncated", "log_probs/old"]
+        columns = ["reward/outcome", *self._components(), "response:truncated"]
+        # TRL measures the policy before the update only where it may have moved since it sampled, or vLLM sampled.
+        every = self.args.steps_per_generation * self.num_iterations
+        corrects = self.use_vllm and self.vllm_importance_sampling_correction
+        if self.args.gradient_accumulation_steps % every or corrects:
+            columns.append("log_probs/old")
         if self.args.beta:
             columns.append("log_probs/reference")
         return Offer("TRL", columns, ids=True, clock=True, state=True)
@@ -148,7 +153,10 @@ class CreditGRPOTrainer(GRPOTrainer):
             if key in output:
                 rows = self._everywhere(output[key], 0.0)
                 inside = torch.arange(rows.shape[1], device=rows.device) < lengths[:, None]
-                rollouts = rollouts.with_statistic(name, rows[inside], "trl")
+                values = rows[inside]
+                known = rollouts.trained & values.isfinite()  # vLLM may leave out one
+                present = None if bool(known.all()) else known
+                rollouts = rollouts.with_column(name, torch.where(known, values, 0.0), present, "trl")
         return rollouts
 
     def _with_prompts(self, rollouts: Rollouts, output: dict[str, Any]) -> Rollouts:
@@ -228,6 +236,11 @@ def check_settings(args: Any) -> None:
         raise InputError(
             "off_policy_mask_threshold is set, which drops whole completions by the sign of one advantage: leave it "
             "out."
+        )
+    if args.top_entropy_quantile < 1:
+        raise InputError(
+            f"top_entropy_quantile is {args.top_entropy_quantile:g}, which leaves the credit of most tokens out of the "
+            "loss: leave it at 1.0, or choose a method that credits tokens by their entropy."
         )
     for name, usual in (("scale_rewards", "group"), ("multi_objective_aggregation", "sum_then_normalize")):
         if getattr(args, name) != usual:

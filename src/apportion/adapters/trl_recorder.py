@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback
 
 from apportion.credit import Credit
+from apportion.errors import InputError
 from apportion.rollouts import Rollouts, join
 from apportion.training.config import TrainConfig
 from apportion.training.metrics import credit_metrics
@@ -30,7 +31,8 @@ class Recorder(TrainerCallback):
         args: of the trainer, a GRPOConfig.
 
     Raises:
-        InputError: when training begins: the folder holds something else, or belongs to no run that could go on.
+        InputError: when training begins: the folder holds something else, or belongs to no run that could go on, or to
+            one under another credit method.
     """
 
     def __init__(self, folder: Path, credit: str, args: Any) -> None:
@@ -49,25 +51,43 @@ class Recorder(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self._began = time.monotonic()
+        config = self._config(given["model"], state)
         if state.global_step:
-            self.run, _ = RunFolder.open(self.folder)
-            self.run.rewind(state.global_step)
+            self._go_on(config, state.global_step)
             return
-        self.run = RunFolder.create(self.folder, self._config(given["model"], state))
+        self.run = RunFolder.create(self.folder, config)
         self.run.write("trl.json", args.to_dict())
         tokenizer = given["processing_class"]
         tokenizer.save_pretrained(self.run.checkpoints.model(0))  # where readers of a run look for it
+
+    def _go_on(self, config: TrainConfig, step: int) -> None:
+        run, recorded = RunFolder.open(self.folder)
+        if recorded.credit != config.credit:
+            raise InputError(
+                f"the record in {self.folder} is of a run under credit {recorded.credit!r}, and training goes on under "
+                f"{config.credit!r}: record it in another folder, from the beginning."
+            )
+        run.rewind(step)
+        run.write_config(config)  # it may go on for longer
+        self.run = run
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Write the line of the step before, to which nothing comes any more."""
+        self._write_line()
+
+    def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Write the line of the step, so that a training resumed from this checkpoint finds it."""
+        self._write_line()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Write the step's rollouts."""
         if self.run is None:
             self._kept = []
             return
-        self._write_line()
         self._line = {"step": state.global_step, "seconds": time.monotonic() - self._began}
         if self._kept:  # a batch that serves several steps is stored at the first
             self.run.rollouts.write(state.global_step, join([_numbered(c, i) for i, c in enumerate(self._kept)]))
-            each = [credit_metrics(credit) for credit in self._kept]
+            each = [_metrics(credit) for credit in self._kept]
             self._line |= {name: sum(metrics[name] for metrics in each) / len(each) for name in each[0]}
         self._kept = []
 
@@ -116,6 +136,13 @@ class Recorder(TrainerCallback):
             eval_prompts=0,
             record=(),
         )
+
+
+def _metrics(credit: Credit) -> dict[str, float]:
+    """What a batch has; no accuracy where rewards are on another scale than from 0 to 1."""
+    reward = credit.rollouts.columns["episode:reward/outcome"].tensor[~credit.unknown]
+    on_scale = bool(((reward >= 0) & (reward <= 1)).all())
+    return credit_metrics(credit) | ({} if on_scale else {"accuracy": math.nan})
 
 
 def _numbered(credit: Credit, part: int) -> Rollouts:

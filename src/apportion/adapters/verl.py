@@ -79,12 +79,24 @@ def register(name: str, method: str, steps: bool = False) -> None:
     ) -> tuple[Tensor, Tensor]:
         ids = _ids.get()
         check_offered(name, stage, _offer(component, ids is not None))
+        _check_settings(name, given.get("config"))
         rollouts = _rollouts(token_level_rewards, response_mask, _groups(name, stage, response_mask, index), ids)
         rollouts = _with_steps(rollouts, component) if steps else rollouts
         return _advantages(name, stage(rollouts), token_level_rewards)
 
     estimator.__doc__ = f"Credit method {method}."
     register_adv_est(name)(estimator)
+
+
+def _check_settings(name: str, config: Any) -> None:
+    """Refuse settings of verl's own estimators, which nothing would read."""
+    for setting, usual in (("norm_adv_by_std_in_grpo", True), ("gamma", 1.0), ("lam", 1.0)):
+        value = usual if config is None else config.get(setting, usual)
+        if value != usual:
+            raise InputError(
+                f"algorithm.{setting} is {value}, and nothing would read it, for {name} makes the advantages: leave it "
+                f"{usual} and register a method with settings of its own, such as grpo(norm_by_std=False)."
+            )
 
 
 def _offer(component: str, ids: bool) -> Offer:
@@ -126,9 +138,13 @@ def _on_trained(rewards: Tensor, trained: Tensor) -> Tensor:
 
 
 def _with_steps(rollouts: Rollouts, component: str) -> Rollouts:
-    """Rewards of tokens as scores of the steps they end."""
+    """Rewards of tokens as scores of the steps they end; a response that has none is one step of score 0."""
     reward = rollouts.column("token:reward/outcome")
-    ends = (reward != 0).nonzero().squeeze(1) + 1
+    marked = reward != 0
+    bare = rollouts.token_offsets.diff() > 0
+    bare[rollouts.response_of_token[marked]] = False
+    last = torch.zeros_like(marked).index_fill(0, rollouts.token_offsets[1:][bare] - 1, True)
+    ends = (marked | last).nonzero().squeeze(1) + 1
     row = rollouts.response_of_token[ends - 1]
     first = torch.ones_like(ends, dtype=torch.bool)
     first[1:] = row[1:] != row[:-1]

@@ -210,6 +210,7 @@ class Stage:
         by_group: the credit of a group depends on nothing outside it, so a file may be credited group by group.
         reads_ids: it looks at which tokens were sampled, not only at how many; a trainer that hands no ids cannot
             carry it.
+        compares_branches: it is for responses that fork, and on others it is leave-one-out.
     """
 
     apply: Apply
@@ -224,6 +225,7 @@ class Stage:
     leaves_out: tuple[Callable[[Rollouts], Tensor], ...] = ()
     by_group: bool = False
     reads_ids: bool = False
+    compares_branches: bool = False
 
     def __call__(
         self, rollouts: Rollouts, state: Any = None, clock: Clock | None = None, unscored: str = "error"
@@ -340,6 +342,7 @@ def _combine(stages: Sequence[Stage], apply: Apply, bias: Bias | None) -> Stage:
         leaves_out=tuple(which for stage in stages for which in stage.leaves_out),
         by_group=all(stage.by_group for stage in stages),
         reads_ids=any(stage.reads_ids for stage in stages),
+        compares_branches=any(stage.compares_branches for stage in stages),
     )
 
 

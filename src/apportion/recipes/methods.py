@@ -60,6 +60,10 @@ CREDIT: dict[str, Addition] = {
         {"annotators": (f"dimensions(dimensions={SUMS})",)}, specs=(f"edu_align(components={SUMS})",)
     ),
     "attention_rhythm": Addition({"annotators": (ATTENTION,)}, specs=(ATTENTION,)),
+    "tree": Addition({"sampling": "branching"}),
+    "tree_td": Addition({"sampling": "branching"}),
+    "tree_shrunk": Addition({"sampling": "branching"}),
+    "vine": Addition({"sampling": "branching"}),
     "hicra": Addition({"annotators": ("planning_grams(grams=['.'])",)}),
     "ma_rlhf": Addition({"annotators": ("macro_actions(rule='fixed(n=2)')",), "learners": ("critic",)}),
     "lare": Addition({"annotators": ("latent_reward(each_token=True)",), "learners": ("return_decoder",)}),

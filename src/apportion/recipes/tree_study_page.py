@@ -200,10 +200,10 @@ def draw_studies(found: Found, path: Path) -> None:
     from matplotlib.figure import Figure
 
     panels = [*found["looked_at"].items(), *((f"fresh: {n}", r) for n, r in found["confirmed"].items())]
-    columns = 4
+    columns = 3
     rows = -(-len(panels) // columns)
     with rc_context({"svg.hashsalt": "apportion", "svg.fonttype": "path"}), rc_context({"font.size": 9}):
-        figure = Figure(figsize=(15, 2.7 * rows + 0.5), layout="constrained")
+        figure = Figure(figsize=(13, 2.7 * rows + 0.5), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
@@ -224,4 +224,5 @@ def _panel(axis: Any, name: str, report: Found) -> None:
     axis.set_yticks(range(len(arms)), arms)
     axis.set_ylim(len(arms) - 0.5, -0.5)
     axis.set_title(name, fontsize=9, loc="left")
+    axis.locator_params(axis="x", nbins=5)
     axis.spines[["top", "right"]].set_visible(False)

@@ -132,6 +132,7 @@ def set_up(config: TrainConfig, begun: bool = False) -> Parts:
     method = credit.build(config.credit)
     objective = objectives.build(*config.objective)
     _refuse_groups_of_one(config, method)
+    _refuse_trees_without_branches(config, method)
     annotators = tuple(registry.build(spec, ANNOTATORS, "annotator") for spec in config.annotators)
     others = tuple(registry.build(spec, LEARNERS, "learner") for spec in config.learners)
     stored = None
@@ -284,6 +285,14 @@ def _add_value_heads(policy: Any, objective: Objective, config: TrainConfig) -> 
         )
     for head in heads:
         policy.add_value_head(head)
+
+
+def _refuse_trees_without_branches(config: TrainConfig, method: Stage) -> None:
+    if method.compares_branches and config.prompts_per_step and config.sampling == TrainConfig.sampling:
+        raise InputError(
+            f"credit {config.credit!r} compares branches, and sampling {config.sampling!r} draws none, so that it "
+            "would be leave-one-out: add --sampling branching, or choose rloo."
+        )
 
 
 def _refuse_groups_of_one(config: TrainConfig, method: Stage) -> None:

@@ -142,7 +142,7 @@ def tree_shrunk(component: str = "outcome", backup: str = "rule") -> Stage:
     if backup not in ("rule", "draws", "fresh"):
         raise InputError(f"backup is {backup!r}, expected rule, draws or fresh.")
 
-    @estimator(needs=(f"reward/{component}",), bias=BIASES[backup], compares_groups=True)
+    @estimator(needs=(f"reward/{component}",), bias=BIASES[backup], compares_groups=True, compares_branches=True)
     def against_the_path(work: Work) -> Result:
         given = scored(work, component)
         draws = draw_tree(given.rollouts, backup)

@@ -59,7 +59,7 @@ def tree(component: str = "outcome", backup: str = "rule", baseline: str = "sibl
         raise InputError(f"baseline is {baseline!r}, expected 'siblings' or 'all'.")
     bias = BIASES[backup] if baseline == "siblings" else Bias(Claim.BIASED, "baselines include the draw itself")
 
-    @estimator(needs=(f"reward/{component}",), bias=bias, compares_groups=True, by_group=True)
+    @estimator(needs=(f"reward/{component}",), bias=bias, compares_groups=True, by_group=True, compares_branches=True)
     def against_siblings(work: Work) -> Result:
         given = scored(work, component)
         draws = draw_tree(given.rollouts, backup)

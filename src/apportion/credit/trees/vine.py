@@ -35,7 +35,7 @@ def vine(component: str = "outcome") -> Stage:
     """
     bias = Bias(Claim.EXACT)
 
-    @estimator(needs=(f"reward/{component}",), bias=bias, compares_groups=True, by_group=True)
+    @estimator(needs=(f"reward/{component}",), bias=bias, compares_groups=True, by_group=True, compares_branches=True)
     def between_places(work: Work) -> Result:
         given = scored(work, component)
         if bool(branches_of(given.rollouts).ahead.any()):
