@@ -200,9 +200,10 @@ def test_it_ends_by_saying_where_to_look(
     assert "held-out accuracy       before                    after" in said
     hints = said.partition("where to look next:\n")[2]
     commands = [line.split("   ")[0].strip() for line in hints.splitlines() if line.strip().startswith("apportion ")]
-    assert [command.split()[1] for command in commands] == ["eval", "credit"]
+    assert [command.split()[1] for command in commands] == ["eval", "view", "credit"]
     for command in commands:
-        assert main(command.split()[1:]) == 0, command
+        words = command.split()[1:]
+        assert main([*words, "--terminal"] if words[0] == "view" else words) == 0, command
     assert "small/metrics.jsonl" in hints
     assert (tmp_path / "small/metrics.jsonl").is_file()
 

@@ -119,5 +119,6 @@ def _report(console: Console, summary: dict, path: Path) -> None:
         say(f"  apportion eval {path} --samples 16        accuracy and pass@k of the trained policy")
     last = sorted((path / "rollouts").glob("*.arrow"))
     if last:
+        say(f"  apportion view {path}        which token earned the reward, on a local page")
         say(f"  apportion credit tempo {last[-1]}        the same rollouts under another credit")
     say(f"  {path / 'metrics.jsonl'}        a line a step; {path / 'summary.json'} has the outcome")
