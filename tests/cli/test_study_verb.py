@@ -35,9 +35,11 @@ from apportion.studies.run import Stand
         (["quickstart", "--arm", "a: learning_rate=2*grpo"], "whose learning rate 'a' multiplies"),
         (["quickstart", "--arm", "a: learning_rate=1e*b"], "takes '1e' times a rate"),
         (["quickstart", "--vary", "credit=pure,grpo"], "arm 'pure': credit 'pure' needs the column 'reward/prm'"),
-        (["quickstart", "--vary", "credit=nothing"], "unknown credit method 'nothing'"),
+        (["quickstart", "--vary", "credit=grpo,nothing"], "unknown credit method 'nothing'"),
         (["quickstart", "--vary", "credit=grpo", "--sedes", "3"], "unknown setting of apportion study '--sedes'"),
         (["quickstart", "--vary", "credit=grpo", "--tune-learning-rate", "2"], "one factor 2.0"),
+        (["quickstart", "--vary", "credit=grpo"], "the study has the one arm 'grpo', expected at least two"),
+        (["quickstart", "--arm", "mine: credit=grpo"], "the study has the one arm 'mine', expected at least two"),
         (["tabular", "--vary", "credit=grpo,tempo"], "eval_prompts is 0"),
         (["trees", "--write", "nowhere"], "cannot write into nowhere"),
         (["trees", "--step", "3"], "did you mean '--steps'"),
@@ -138,6 +140,6 @@ def test_json_is_what_is_in_the_file(
 ) -> None:
     monkeypatch.setattr(cli, "carry_out", lambda study, path, processes: path.mkdir() or {"seeds": study.seeds})
     monkeypatch.setattr(cli, "draw", lambda found, path: path.write_text("drawn"))
-    assert main(["study", "quickstart", "--vary", "credit=grpo", "--out", str(tmp_path / "s"), "--json"]) == 0
+    assert main(["study", "quickstart", "--vary", "credit=grpo,tempo", "--out", str(tmp_path / "s"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"seeds": 5}
     assert (tmp_path / "s/study.svg").read_text() == "drawn"

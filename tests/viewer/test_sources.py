@@ -9,10 +9,11 @@ import pyarrow as pa
 import pytest
 
 from apportion.errors import InputError
+from apportion.rollouts import Rollouts, RolloutStore
 from apportion.viewer.session import Session
 from apportion.viewer.source import Source
 from cli.places import snapshot
-from viewer.worlds import batch, write_jsonl, write_run
+from viewer.worlds import batch, tear, write_jsonl, write_run
 
 
 def listed(session: Session) -> Session:
@@ -88,6 +89,46 @@ def test_torn_and_broken_lines_of_metrics_are_left_out(tmp_path: Path) -> None:
         "complaints"
     ]
     assert len(overview["complaints"]) == 2
+
+
+def test_what_is_wrong_with_metrics_is_said_beside_what_is_wrong_with_steps(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", steps=3)
+    with (folder / "metrics.jsonl").open("a") as metrics:
+        metrics.write("nonsense\n")
+    tear(folder, 2)
+    said = listed(Session([folder])).answer("run", {})["complaints"]
+    assert [any(word in one for one in said) for word in ("line 4 of metrics.jsonl", "step_000002.arrow")] == [True] * 2
+
+
+def test_numbers_that_are_not_finite_are_words_in_settings_and_null_in_measurements(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", steps=1)
+    (folder / "config.json").write_text('{"max_grad_norm": Infinity, "steps": 1e999, "least": -1e999, "rate": 1.5}')
+    (folder / "summary.json").write_text('{"seconds": NaN}')
+    (folder / "evaluations.jsonl").write_text(
+        '{"step": 0, "greedy": {"value": NaN, "low": -Infinity, "high": 1e999}}\n'
+    )
+    overview = Session([folder]).answer("run", {})
+    assert overview["config"] == {
+        "max_grad_norm": "Infinity", "steps": "Infinity", "least": "-Infinity", "rate": 1.5,
+    }  # fmt: skip
+    assert overview["summary"] == {"seconds": "NaN"}
+    assert overview["evaluations"] == [{"step": 0, "greedy": {"value": None, "low": None, "high": None}}]
+    assert overview["complaints"] == []
+    assert Source(folder).clock(1) is not None
+    json.dumps(overview, allow_nan=False)
+
+
+def test_the_range_of_rewards_grows_with_what_is_listed_and_starts_again_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    store = RolloutStore(folder / "rollouts")
+    for step, rewards in enumerate([[None, None], [20.0, 35.0], [10.0, None]], 1):
+        store.write(step, Rollouts.from_lists([[1], [2]], groups=[0, 0], rewards=rewards))
+    session = Session([folder])
+    assert session.answer("runs", {})["runs"][0]["rewards"] is None
+    assert listed(session).answer("runs", {})["runs"][0]["rewards"] == (10.0, 35.0)
+    store.drop_after(1)
+    store.write(2, Rollouts.from_lists([[1], [2]], groups=[0, 0], rewards=[0.0, 1.0]))
+    assert listed(session).answer("groups", {})["rewards"] == (0.0, 1.0)
 
 
 def test_a_file_of_another_version_is_refused_by_its_version(tmp_path: Path) -> None:

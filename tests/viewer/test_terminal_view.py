@@ -55,6 +55,22 @@ def test_hostile_text_is_written_as_escapes(tmp_path: Path, capsys: pytest.Captu
     assert "\\x07[bold]\\ud800" in out, "no markup of a model is read"
 
 
+def test_stored_credit_has_the_name_of_its_method_where_that_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", steps=1)
+    assert said(capsys, str(run)).splitlines()[1] == "credit: tempo, as stored"
+    assert said(capsys, str(run / "rollouts" / "step_000001.arrow")).splitlines()[1] == "credit: as stored"
+
+
+def test_one_run_is_shown_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [str(write_run(tmp_path / name, steps=1)) for name in ("first", "second")]
+    assert main(["view", *paths, "--terminal"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "apportion: --terminal prints one group of one run, and 2 were given: give one of them.\n"
+
+
 def test_a_run_without_rollouts_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "rollouts").mkdir()
     assert main(["view", str(tmp_path), "--terminal"]) == 2

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -70,6 +72,27 @@ def write_run(folder: Path, steps: int, groups: int = 2, size: int = 4, length: 
 def halved() -> credit.Stage:
     """A method of two stages."""
     return credit.chain(credit.METHODS["rloo"](), credit.scale(0.5))
+
+
+def broken() -> credit.Stage:
+    """A method with a mistake in it."""
+
+    @credit.estimator()
+    def with_a_mistake(work: Any) -> Any:
+        return work.no_such_thing
+
+    return with_a_mistake
+
+
+def unmakeable() -> credit.Stage:
+    """A method that cannot even be made."""
+    raise KeyError("lost")
+
+
+def tear(run: Path, *steps: int) -> None:
+    """Cut the files of steps short, as a crash of the machine may."""
+    for step in steps:
+        os.truncate(run / "rollouts" / f"step_{step:06d}.arrow", 2000)
 
 
 def write_jsonl(path: Path, records: Sequence[dict[str, object]]) -> Path:

@@ -31,20 +31,19 @@ class Arguments:
     groups: int = 100
     """Groups to hold at most."""
     credit: tuple[str, ...] = ()
-    """Credit methods to hold beside the stored credit; default: grpo and tempo."""
+    """Credit methods to hold beside the stored credit; grpo and tempo fill up to three in all, stored credit included,
+    but for the one that the run stored the credit of."""
     tokenizer: Path | None = None
     """A tokenizer.json, or the folder of a model, to show tokens of rollouts files as text."""
 
 
 def main(argv: Sequence[str]) -> int:
     """``apportion report``"""
-    paths, options = split_paths(argv)
-    options = ["--out" if word == "-o" else word for word in options]
-    if not paths and options and options[0] in ("-h", "--help"):
-        parse(Arguments, options, "apportion report")
+    long = ["--out" + word[2:] if word == "-o" or word.startswith("-o=") else word for word in argv]
+    paths, options = split_paths(long, Arguments)
+    arguments = parse(Arguments, options, "apportion report")
     if not paths:
         raise InputError("report needs a run or a file of rollouts: apportion report RUN -o report.html.")
-    arguments = parse(Arguments, options, "apportion report")
     if arguments.out is None:
         raise InputError("report needs a file to write: apportion report RUN -o report.html.")
     if arguments.out.suffix.lower() not in (".html", ".htm"):
@@ -66,7 +65,6 @@ def main(argv: Sequence[str]) -> int:
     )
     if report.groups < report.chosen:
         print(f"{report.chosen - report.groups} groups did not fit into 10 MB")
-    for listing in session.listings:
-        for part, complaint in sorted(listing.complaints.items()):
-            print(f"left out step {part}: {complaint}")
+    for what in report.left_out:
+        print(f"left out {what}")
     return 0

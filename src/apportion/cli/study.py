@@ -81,6 +81,11 @@ def main(argv: Sequence[str]) -> int:
     base = RECIPES[recipe]() if recipe else TrainConfig()
     arguments = parse(Arguments, words, "apportion study", Arguments(config=base))
     study = _study(arguments)
+    if len(study.arms) < 2:
+        raise InputError(
+            f"the study has the one arm {study.arms[0].name!r}, expected at least two to compare: give --vary another "
+            "value, or add an --arm."
+        )
     check_drawable()
     path = arguments.out or Path("studies") / f"{recipe}-{study.fingerprint()}"
     found = carry_out(study, path, arguments.processes)

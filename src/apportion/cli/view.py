@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_origin, get_type_hints
 
 from apportion.cli.arguments import parse
+from apportion.credit import METHODS
 from apportion.errors import InputError
-from apportion.viewer.server import LOOPBACK, Server
+from apportion.viewer.server import Server
 from apportion.viewer.session import Session
 from apportion.viewer.terminal import show
 
@@ -43,14 +47,14 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> int:
     """``apportion view``"""
-    paths, options = split_paths(argv)
-    if not paths and options and options[0] in ("-h", "--help"):
-        parse(Arguments, options, "apportion view")
+    paths, options = split_paths(argv, Arguments)
+    arguments = parse(Arguments, options, "apportion view")
     if not paths:
         raise InputError("view needs a run or a file of rollouts: apportion view RUN.")
-    arguments = parse(Arguments, options, "apportion view")
     if not arguments.terminal and (arguments.step is not None or arguments.group is not None):
         raise InputError("--step and --group choose what --terminal prints: add it, or leave them out.")
+    if arguments.terminal and len(paths) > 1:
+        raise InputError(f"--terminal prints one group of one run, and {len(paths)} were given: give one of them.")
     if not 0 <= arguments.port < 1 << 16:
         raise InputError(f"--port is {arguments.port}, expected 0 to 65535.")
     session = Session(paths, arguments.credit, arguments.tokenizer)
@@ -61,15 +65,42 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def split_paths(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The words before the first option, as paths, and the rest.
+def split_paths(argv: Sequence[str], kind: type[Any]) -> tuple[list[Path], list[str]]:
+    """The words that are no options and no values of options, as paths, and the rest.
+
+    Behind an option that takes several words, a path is a word with the sign that separates folders, or the name of
+    something that is there and no credit method.
+
+    Args:
+        argv: words after the verb.
+        kind: the dataclass of its options.
 
     Example:
-        >>> split_paths(["a", "b", "--port", "1"])[1]
-        ['--port', '1']
+        >>> split_paths(["--port", "1", "a", "--terminal", "b"], Arguments)[1]
+        ['--port', '1', '--terminal']
     """
-    first = next((i for i, word in enumerate(argv) if word.startswith("-")), len(argv))
-    return [Path(word) for word in argv[:first]], list(argv[first:])
+    kinds = get_type_hints(kind)
+    paths: list[Path] = []
+    options: list[str] = []
+    room: float = 0  # for values of the option before
+    for i, word in enumerate(argv):
+        if word == "--":
+            return [*paths, *map(Path, argv[i + 1 :])], options
+        if word.startswith("-"):
+            name, equals, _ = word.partition("=")
+            values = kinds.get(name.lstrip("-").replace("-", "_"), bool)
+            room = 0 if equals or values is bool else math.inf if get_origin(values) is tuple else 1
+            options.append(word)
+        elif room == 0 or (room == math.inf and _names_a_path(word)):
+            paths.append(Path(word))
+        else:
+            options.append(word)
+            room -= 1
+    return paths, options
+
+
+def _names_a_path(word: str) -> bool:
+    return os.sep in word.partition("(")[0] or (word not in METHODS and Path(word).exists())
 
 
 def serve(session: Session, arguments: Arguments) -> None:
@@ -78,8 +109,8 @@ def serve(session: Session, arguments: Arguments) -> None:
     session.watch()
     server.start()
     print(f"looking at {', '.join(source.name for source in session.sources)}: {server.url}", flush=True)
-    if arguments.host not in LOOPBACK:
-        print(f"anybody who reaches {arguments.host} can read these rollouts", flush=True)
+    if server.url_elsewhere is not None:
+        print(f"from elsewhere: {server.url_elsewhere}; anybody who reaches it can read these rollouts", flush=True)
     print("Ctrl-C ends it", flush=True)
     if arguments.browser:
         webbrowser.open(server.url)

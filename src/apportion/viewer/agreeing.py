@@ -27,7 +27,7 @@ AROUND = 12
 
 
 class Comparison:
-    """Methods compared on every part of a source.
+    """Methods compared on every part of a source that can be read.
 
     Args:
         source: of the rollouts.
@@ -38,6 +38,7 @@ class Comparison:
     Attributes:
         done: parts credited so far.
         total: parts there are.
+        left_out: by part that cannot be read, why.
         result: the outcome as JSON once there is one.
         error: why there will be none.
 
@@ -54,6 +55,7 @@ class Comparison:
         self.source, self.specs, self.methods, self.decode = source, list(specs), methods, decode
         self.parts = source.parts()
         self.done, self.total = 0, len(self.parts)
+        self.left_out: dict[int, str] = {}
         self.result: dict[str, Any] | None = None
         self.error: str | None = None
 
@@ -81,13 +83,21 @@ class Comparison:
         agreement = Agreement(len(self.specs))
         used: list[int] = []
         for part in self.parts:
-            values, chosen, rollouts = self._part(part)
+            try:
+                rollouts = self.source.read(part)
+            except InputError as error:
+                self.left_out[part] = str(error)
+                self.done += 1
+                continue
+            values, chosen = self._part(part, rollouts)
             group = rollouts.group_ids[rollouts.episode_of_token[chosen]]
             agreement.add(values, group)
             used.append(part)
             for array in (values, chosen, rollouts.response_of_token[chosen], group):
                 np.save(spool, array.numpy(), allow_pickle=False)
             self.done += 1
+        if self.left_out and not used:
+            raise InputError(f"nothing here can be read: {self.left_out[self.parts[-1]]}")
         if not agreement.tokens:
             raise InputError("there is no trained token with known rewards that all of these methods look at.")
         spool.seek(0)
@@ -97,6 +107,7 @@ class Comparison:
             "specs": self.specs,
             "tokens": agreement.tokens,
             "groups": agreement.groups,
+            "left_out": [self.left_out[part] for part in sorted(self.left_out)],
             "rms": rms.tolist(),
             "pearson": _matrix(agreement.pearson()),
             "spearman": _matrix(agreement.spearman()),
@@ -106,9 +117,8 @@ class Comparison:
             "tokens_apart": _distinct([self._shown(*one) for one in largest]),
         }
 
-    def _part(self, part: int) -> tuple[Tensor, Tensor, Rollouts]:
+    def _part(self, part: int, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
         """Credit ``[n, M]`` of the tokens every method looks at, and which they are."""
-        rollouts = self.source.read(part)
         given = [self.methods.whole(self.source, part, spec) for spec in self.specs]
         seen = ~torch.stack([credit.unknown for credit in given]).any(0)
         origins = [set(self.methods.stage(spec).covers) for spec in self.specs if spec != STORED]
@@ -117,7 +127,7 @@ class Comparison:
             outside = torch.tensor([origin not in inside for origin in rollouts.origin], dtype=torch.int64)
             seen &= ragged.sum_rows(outside, rollouts.response_offsets) == 0
         chosen = (rollouts.trained & seen[rollouts.episode_of_token]).nonzero().squeeze(1)
-        return torch.stack([c.advantages[chosen].double() for c in given], dim=1), chosen, rollouts
+        return torch.stack([c.advantages[chosen].double() for c in given], dim=1), chosen
 
     def _shown(self, apart: float, part: int, token: int, values: Tensor) -> dict[str, Any]:
         """A token where it stands."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from apportion import credit as credits
-from apportion.credit import Credit, Stage, trace
+from apportion.credit import Clock, Credit, Stage, trace
 from apportion.errors import ApportionError, InputError
 from apportion.rollouts import Column, Rollouts
 from apportion.rollouts.columns import split_name
@@ -50,7 +50,7 @@ class Methods:
 
     def __init__(self, specs: Sequence[str] = ()) -> None:
         self.asked = tuple(specs)
-        self.stages: dict[str, Stage] = {spec: credits.build(spec) for spec in specs}
+        self.stages: dict[str, Stage] = {spec: _built(spec) for spec in specs}
         self.refused: dict[str, str] = {}
         for name in credits.METHODS:
             if name in self.stages:
@@ -108,7 +108,7 @@ class Methods:
             group: id of the group.
 
         Raises:
-            InputError: the method cannot be used on these rollouts.
+            InputError: the method cannot be used on these rollouts, or it failed.
         """
         rollouts = source.read(part)
         members = rollouts.group_ids == group
@@ -117,8 +117,7 @@ class Methods:
         stage = self.stage(spec)
         if stage.by_group:
             with trace.recording():
-                result: Credit = stage(rollouts.select(members), None, source.clock(part), "drop")
-            return result
+                return _given(spec, stage, rollouts.select(members), source.clock(part))
         return self.whole(source, part, spec, stages=True).select(members)
 
     def _with_stages(self, given: Credit, source: Source, part: int, group: int) -> Credit:
@@ -145,7 +144,7 @@ class Methods:
             stages: with what every stage made.
 
         Raises:
-            InputError: the method cannot be used on these rollouts.
+            InputError: the method cannot be used on these rollouts, or it failed.
         """
         rollouts = source.read(part)
         if spec == STORED:
@@ -153,11 +152,37 @@ class Methods:
         key = (source.path, part, source.stamp(part), spec, stages)
         with self._lock, trace.recording() if stages else contextlib.nullcontext():
             if key not in self._kept:
-                self._kept[key] = self.stage(spec)(rollouts, None, source.clock(part), "drop")
+                self._kept[key] = _given(spec, self.stage(spec), rollouts, source.clock(part))
                 while len(self._kept) > 1 and sum(len(c.advantages) for c in self._kept.values()) > KEPT_TOKENS:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
             return self._kept[key]
+
+
+def _built(spec: str) -> Stage:
+    """What a spec names; code that somebody else wrote may fail in any way."""
+    try:
+        return credits.build(spec)
+    except ApportionError:
+        raise
+    except Exception as error:
+        raise InputError(f"the credit method {spec} cannot be made ({_said(error)}): mend it.") from error
+
+
+def _given(spec: str, stage: Stage, rollouts: Rollouts, clock: Clock | None) -> Credit:
+    """Credit under a method; code that somebody else wrote may fail in any way."""
+    try:
+        credit: Credit = stage(rollouts, None, clock, "drop")
+    except ApportionError:
+        raise
+    except Exception as error:
+        raise InputError(f"the credit method {spec} failed ({_said(error)}): mend it, or choose another.") from error
+    return credit
+
+
+def _said(error: Exception) -> str:
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def stored_as(source: Source) -> str | None:

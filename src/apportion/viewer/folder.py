@@ -13,6 +13,9 @@ from apportion.errors import InputError
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object; empty where the file is not there yet.
 
+    JSON has no numbers that are not finite, and Python writes some all the same: here they are words, such as
+    ``"Infinity"`` for a gradient norm that is never cut.
+
     Raises:
         InputError: the file holds something else.
 
@@ -23,7 +26,7 @@ def read_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), parse_constant=str, parse_float=_float_or_word)
     except ValueError as error:
         raise InputError(
             f"{path} is not whole JSON ({error}), expected what a run wrote: restore it, or look at another run."
@@ -36,7 +39,8 @@ def read_object(path: Path) -> dict[str, Any]:
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The records of a JSON-lines file and complaints about lines that are none.
 
-    A last line without its end is being written, or was torn by a crash: it is left out and nothing is said.
+    A last line without its end is being written, or was torn by a crash: it is left out and nothing is said. A number
+    that is not finite is null.
 
     Example:
         >>> import tempfile
@@ -53,7 +57,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     complaints: list[str] = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
-            record = json.loads(line)
+            record = json.loads(line, parse_constant=lambda word: None, parse_float=_float_or_null)
         except ValueError:
             record = None
         if isinstance(record, dict):
@@ -73,6 +77,16 @@ def curves(records: list[dict[str, Any]]) -> dict[str, list[float | None]]:
     kept = sorted((r for r in records if _number(r.get("step")) is not None), key=lambda r: float(r["step"]))
     names = dict.fromkeys(name for record in kept for name, value in record.items() if _number(value) is not None)
     return {name: [_number(record.get(name)) for record in kept] for name in names}
+
+
+def _float_or_null(text: str) -> float | None:
+    """A number as written, None where no double is so large."""
+    return value if math.isfinite(value := float(text)) else None
+
+
+def _float_or_word(text: str) -> float | str:
+    """A number as written, a word where no double is so large."""
+    return value if math.isfinite(value := float(text)) else f"{'-' if value < 0 else ''}Infinity"
 
 
 def _number(value: Any) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from apportion.credit import Credit, trace
-from apportion.errors import InputError
+from apportion.errors import ApportionError, InputError
 from apportion.rollouts import Column, Rollouts, steps
 from apportion.rollouts.columns import split_name
 from apportion.viewer.alternatives import IDS, LOG_PROBS, alternatives
@@ -81,7 +81,7 @@ def group_record(
 def _credited(source: Source, part: int, group: int, spec: str, methods: Methods) -> dict[str, Any]:
     try:
         credit = methods.credit(source, part, spec, group)
-    except InputError as error:
+    except ApportionError as error:
         return {"error": str(error)}
     return credit_record(credit)
 

@@ -45,6 +45,7 @@ class Report:
         chosen: how many were to be in it; what did not fit was left out, the last chosen first.
         existing: how many there are.
         methods: whose credit it holds.
+        left_out: what it does not hold and why, a sentence each.
     """
 
     html: bytes
@@ -52,6 +53,7 @@ class Report:
     chosen: int
     existing: int
     methods: list[str]
+    left_out: list[str]
 
 
 def choose(rows: Sequence[Sequence[Any]], count: int) -> list[Sequence[Any]]:
@@ -96,7 +98,8 @@ def make_report(session: Session, groups: int = 100, progress: Progress = iter) 
         progress: wraps the list of groups that are written.
 
     Raises:
-        InputError: the number of groups is negative, or the curves alone are too large.
+        InputError: the number of groups is negative, the curves alone are too large, or no part of a source can be
+            read.
     """
     if groups < 0:
         raise InputError(f"--groups is {groups}, expected 0 or more.")
@@ -104,7 +107,9 @@ def make_report(session: Session, groups: int = 100, progress: Progress = iter) 
     held = [_held(session, number) for number in range(len(session.sources))]
     chosen = [choose(listing.rows, share) for listing, share in zip(session.listings, shares, strict=True)]
     answers: dict[str, str] = {}
+    left_out: list[str] = []
     for number, specs in enumerate(held):
+        left_out += _unlisted(session, number) + _unheld(session, number)
         answers[key("run", run=number)] = packed(session.answer("run", {"run": str(number)}))
         answers[key("methods", run=number)] = packed(_methods(session, number, specs))
         for asked in _combinations(specs):
@@ -113,6 +118,9 @@ def make_report(session: Session, groups: int = 100, progress: Progress = iter) 
                 time.sleep(0.02)
             if state["result"] is not None:
                 answers[key("agreement", run=number, credit="\n".join(asked))] = packed(state["result"])
+            else:
+                whose = f"how far {' and '.join(asked)} agree on {session.sources[number].name}"
+                left_out.append(f"{whose}: {state['error']}")
     room = LIMIT - RESERVE - len(_page({}, "", [], "")) - sum(_size(name, text) for name, text in answers.items())
     if room < 0:
         raise InputError("the curves of these runs alone are more than a report holds: report on fewer runs at once.")
@@ -142,7 +150,7 @@ def make_report(session: Session, groups: int = 100, progress: Progress = iter) 
     answers[key("runs")] = packed(runs)
     specs = list(dict.fromkeys(spec for one in held for spec in one))
     title = ", ".join(source.name for source in session.sources)
-    return Report(_page(answers, note, specs, title), written, wanted, existing, specs)
+    return Report(_page(answers, note, specs, title), written, wanted, existing, specs, left_out)
 
 
 def _size(name: str, text: str) -> int:
@@ -152,13 +160,41 @@ def _size(name: str, text: str) -> int:
 def _held(session: Session, number: int) -> list[str]:
     """The methods a report holds credit of: stored, those asked for, and enough others to compare."""
     source = session.sources[number]
-    parts = source.parts()
-    if not parts:
+    newest = source.newest()
+    if newest is None:
         return []
-    usable = session.methods.defaults(source.read(parts[-1]))
+    usable = session.methods.defaults(newest[1])
     again = stored_as(source) if STORED in usable else None
     distinct = [spec for spec in usable if spec != again]
     return distinct[: max(3, len(session.methods.asked) + 1)]
+
+
+def _unheld(session: Session, number: int) -> list[str]:
+    """The methods asked for that cannot credit a source, each with what it lacks."""
+    source = session.sources[number]
+    newest = source.newest()
+    if newest is None:
+        return []
+    lacking = {
+        spec: [n for n in session.methods.stage(spec).needs if not newest[1].has(n)] for spec in session.methods.asked
+    }
+    return [
+        f"credit under {spec}: {source.name} lacks {', '.join(missing)}" for spec, missing in lacking.items() if missing
+    ]
+
+
+def _unlisted(session: Session, number: int) -> list[str]:
+    """The parts whose groups, or whose credit, could not be listed, alike ones in one sentence."""
+    source, listing = session.sources[number], session.listings[number]
+    said = []
+    for parts, what in ((listing.complaints, ""), (listing.uncredited, "credit in the list of groups of ")):
+        by_reason: dict[str, list[int]] = {}
+        for part, reason in sorted(parts.items()):
+            by_reason.setdefault(reason, []).append(part)
+        for reason, alike in by_reason.items():
+            more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+            said.append(f"{what}{source.part_name(alike[0])}{more}: {reason}")
+    return said
 
 
 def _combinations(specs: Sequence[str]) -> Iterator[list[str]]:

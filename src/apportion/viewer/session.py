@@ -5,18 +5,24 @@ The live page asks over HTTP and a report carries the same answers inside; both 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from apportion.errors import InputError
+from torch import Tensor
+
+from apportion.errors import ApportionError, InputError
+from apportion.rollouts import Rollouts
 from apportion.viewer import index
 from apportion.viewer.agreeing import Comparison
 from apportion.viewer.crediting import STORED, Methods, stored_as
 from apportion.viewer.group import group_record
 from apportion.viewer.source import Source
 from apportion.viewer.texts import Decode, open_tokenizer, tokenizer_of_run
+
+REWARDS = index.COLUMNS.index("rewards")
 
 SLICE = 2000
 """Rows of groups in one answer."""
@@ -35,6 +41,8 @@ class Listing:
     Attributes:
         rows: of :data:`apportion.viewer.index.COLUMNS`, in the order in which parts were read.
         complaints: by part, why it cannot be read.
+        uncredited: by part that is listed without credit, why.
+        rewards: the smallest and the largest known reward so far; None before the first.
         edition: grows whenever rows listed before cease to hold, as when a resumed run writes steps anew.
     """
 
@@ -42,6 +50,8 @@ class Listing:
         self.source, self.methods, self.decode = source, methods, decode
         self.rows: list[list[Any]] = []
         self.complaints: dict[int, str] = {}
+        self.uncredited: dict[int, str] = {}
+        self.rewards: tuple[float, float] | None = None
         self.edition = 0
         self._seen: dict[int, Any] = {}
         self._lock = threading.Lock()
@@ -51,7 +61,7 @@ class Listing:
         with self._lock:
             now = {part: self.source.stamp(part) for part in self.source.parts()}
             if any(now.get(part) != stamp for part, stamp in self._seen.items()):
-                self.rows, self.complaints, self._seen = [], {}, {}
+                self.rows, self.complaints, self.uncredited, self.rewards, self._seen = [], {}, {}, None, {}
                 self.edition += 1
             new = [part for part in now if part not in self._seen]
             for part in new:
@@ -62,12 +72,27 @@ class Listing:
     def _list(self, part: int) -> None:
         try:
             rollouts = self.source.read(part)
-            chosen = self.methods.defaults(rollouts)[:1]
-            credit = self.methods.whole(self.source, part, chosen[0]) if chosen else None
-        except InputError as error:
+            rows = index.rows(part, rollouts, self._advantages(part, rollouts), self.decode)
+        except ApportionError as error:
             self.complaints[part] = str(error)
             return
-        self.rows += index.rows(part, rollouts, None if credit is None else credit.advantages, self.decode)
+        except Exception as error:  # whatever a file holds, the others are listed
+            name = self.source.part_name(part)
+            self.complaints[part] = f"{name} cannot be listed ({type(error).__name__}: {error})."
+            return
+        self.rows += rows
+        rewards = [reward for row in rows for reward in row[REWARDS] if reward is not None]
+        if rewards:
+            low, high = self.rewards or (rewards[0], rewards[0])
+            self.rewards = min(low, *rewards), max(high, *rewards)
+
+    def _advantages(self, part: int, rollouts: Rollouts) -> Tensor | None:
+        chosen = self.methods.defaults(rollouts)[:1]
+        try:
+            return self.methods.whole(self.source, part, chosen[0]).advantages if chosen else None
+        except ApportionError as error:
+            self.uncredited[part] = str(error)
+            return None
 
     def progress(self) -> dict[str, Any]:
         """How far it is, as JSON."""
@@ -76,7 +101,11 @@ class Listing:
             "listed": len(self._seen),
             "parts": len(self.source.parts()),
             "count": len(self.rows),
-            "complaints": [self.complaints[part] for part in sorted(self.complaints)],
+            "rewards": self.rewards,
+            "complaints": [
+                *(self.complaints[part] for part in sorted(self.complaints)),
+                *dict.fromkeys(self.uncredited[part] for part in sorted(self.uncredited)),
+            ],
         }
 
 
@@ -118,7 +147,8 @@ class Session:
         def follow() -> None:
             while not self._stop.is_set():
                 for listing in self.listings:
-                    listing.catch_up()
+                    with contextlib.suppress(OSError):  # a folder that cannot be looked into is said at every question
+                        listing.catch_up()
                 self._stop.wait(seconds)
 
         threading.Thread(target=follow, name="list groups", daemon=True).start()
@@ -149,7 +179,8 @@ class Session:
 
     def _run(self, query: Query) -> dict[str, Any]:
         number = self._number(query)
-        return {**self.sources[number].overview(), **self.listings[number].progress()}
+        overview, progress = self.sources[number].overview(), self.listings[number].progress()
+        return {**overview, **progress, "complaints": [*overview["complaints"], *progress["complaints"]]}
 
     def _groups(self, query: Query) -> dict[str, Any]:
         listing = self.listings[self._number(query)]
@@ -159,10 +190,10 @@ class Session:
 
     def _methods(self, query: Query) -> dict[str, Any]:
         source = self.sources[self._number(query)]
-        parts = source.parts()
-        if not parts:
+        newest = source.newest()
+        if newest is None:
             return {"methods": [], "defaults": [], "refused": {}}
-        rollouts = source.read(parts[-1])
+        _, rollouts = newest
         return {
             "methods": self.methods.offer(rollouts, stored_as(source)),
             "defaults": self.methods.defaults(rollouts),

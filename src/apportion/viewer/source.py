@@ -84,6 +84,26 @@ class Source:
                 self._kept.popitem(last=False)
             return rollouts
 
+    def newest(self) -> tuple[int, Rollouts] | None:
+        """The last part that can be read, and its rollouts; None where there is no part at all.
+
+        Raises:
+            InputError: no part can be read: what is wrong with the last.
+        """
+        wrong: InputError | None = None
+        for part in reversed(self.parts()):
+            try:
+                return part, self.read(part)
+            except InputError as error:
+                wrong = wrong or error
+        if wrong is not None:
+            raise wrong
+        return None
+
+    def part_name(self, part: int) -> str:
+        """A part in words."""
+        return f"step {part}" if self.is_run else self.name
+
     def _read(self, part: int) -> Rollouts:
         try:
             if self.is_run:

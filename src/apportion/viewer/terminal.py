@@ -14,7 +14,7 @@ from rich.tree import Tree
 
 from apportion.errors import InputError
 from apportion.rollouts import Rollouts
-from apportion.viewer.crediting import stored_as
+from apportion.viewer.crediting import STORED, stored_as
 from apportion.viewer.group import group_record
 from apportion.viewer.rewards import components, episode_rewards
 from apportion.viewer.session import Session
@@ -29,7 +29,7 @@ def show(session: Session, specs: Sequence[str], step: int | None, group: str | 
     Args:
         session: with the source.
         specs: methods to show, the first of them; none: stored credit, or GRPO.
-        step: of a run; None: the last.
+        step: of a run; None: the last that can be read.
         group: its id or name; None: the one whose rewards differ most.
 
     Raises:
@@ -37,10 +37,10 @@ def show(session: Session, specs: Sequence[str], step: int | None, group: str | 
     """
     source = session.sources[0]
     parts = source.parts()
-    if not parts:
+    newest = source.newest() if step is None else (step, source.read(step))
+    if newest is None:
         raise InputError(f"{source.path} has no stored rollouts yet: let the run do a step first.")
-    part = parts[-1] if step is None else step
-    rollouts = source.read(part)
+    part, rollouts = newest
     chosen = find_group(rollouts, group)
     usable = [*specs] or session.methods.defaults(rollouts)
     if not usable:
@@ -49,13 +49,21 @@ def show(session: Session, specs: Sequence[str], step: int | None, group: str | 
     given = record["credits"][usable[0]]
     if "error" in given:
         raise InputError(given["error"])
-    label = f"{stored_as(source)}, as stored" if usable[0] == "stored" else usable[0]
     console = Console(highlight=False)
+    if step is None and part < parts[-1]:
+        said = f"{source.part_name(parts[-1])} cannot be read: this is the last step that can"
+        Console(stderr=True, highlight=False).print(Text(said))
     head = f"step {part}, " if source.is_run else ""
     console.print(Text(f"{source.name}: {head}group {printable(str(record['name'] or chosen))}", style="bold"))
-    console.print(Text(f"credit: {label}"))
+    console.print(Text(f"credit: {_credit_label(usable[0], stored_as(source))}"))
     console.print(tree_of(record, given))
     console.print(legend(largest(given)))
+
+
+def _credit_label(spec: str, stored_under: str | None) -> str:
+    if spec != STORED:
+        return spec
+    return "as stored" if stored_under is None else f"{stored_under}, as stored"
 
 
 def find_group(rollouts: Rollouts, wanted: str | None) -> int:

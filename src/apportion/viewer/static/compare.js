@@ -8,7 +8,9 @@ import { callout, creditLabel, hover, key } from "./group.js";
 import { keepDisagreement, known, refresh } from "./listing.js";
 import { percent, short, signed } from "./numbers.js";
 import { tip } from "./panel.js";
-import { creditOf, extreme, places, placeOf } from "./shape.js";
+import { rangeOf } from "./rewards.js";
+import { complaints } from "./run.js";
+import { creditOf, extreme, places, placeOf, rewardsOf } from "./shape.js";
 import { nodes as textNodes, plain } from "./text.js";
 import { drawTree, suits } from "./tree.js";
 
@@ -42,7 +44,7 @@ export async function draw(place, at, runs, alive) {
     if (!result || !alive()) return;
     keepDisagreement(run, result.by_group);
     result.specs.forEach((spec, i) => rms.set(spec, result.rms[i]));
-    put(overall, agreement(result, labels), apart(result, labels, run, runs[run].is_run));
+    put(overall, complaints({ complaints: result.left_out }), agreement(result, labels), apart(result, labels, run, runs[run].is_run));
     if (at.group === undefined && result.tokens_apart.length) Object.assign(at, { part: result.tokens_apart[0].part, group: result.tokens_apart[0].group, token: `${result.tokens_apart[0].episode}.${result.tokens_apart[0].token}` });
     await drawGroup();
   } catch (error) {
@@ -83,7 +85,7 @@ function side(group, run, runs, specs, labels, rms, at) {
   const pins = pin ? [{ node: pin, depth: pinned[1], kind: "pin" }] : [];
   const trees = [];
   const one = (title, amount, scale, words, marks, said = null) => {
-    const tree = drawTree(group, { amount, scale, layout, numbers: true, episode: null, marks,
+    const tree = drawTree(group, { amount, scale, layout, numbers: true, episode: null, marks, rewards: rangeOf(runs[run], rewardsOf(group)),
       onhover: (found, event) => {
         hover(tips, found, event, () => [...tip(group, found, amount, null).slice(0, 1), ...usable.map((spec) => el("span", { class: "tip-line" }, el("b", { "data-value": amounts.get(spec).of(found.node, found.depth) ?? "" }, signed(amounts.get(spec).of(found.node, found.depth))), ` ${plain(labels.get(spec) ?? spec)}`, el("small", {}, ` ${signed(scaled.get(spec).of(found.node, found.depth), 2)} rms`)))]);
         for (const other of trees) for (const lit of other.querySelectorAll(".lit")) lit.classList.remove("lit");

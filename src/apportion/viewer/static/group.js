@@ -7,7 +7,8 @@ import { el, empty, put } from "./dom.js";
 import { known, refresh } from "./listing.js";
 import { many, rewardText, short, signed } from "./numbers.js";
 import { panel, tip } from "./panel.js";
-import { columnOf, creditOf, extreme, offsetOf, placeOf, textOf, tokensAt } from "./shape.js";
+import { rangeOf } from "./rewards.js";
+import { columnOf, creditOf, extreme, offsetOf, placeOf, rewardsOf, textOf, tokensAt } from "./shape.js";
 import { nodes as textNodes, plain } from "./text.js";
 import { drawTree, suits } from "./tree.js";
 import { turns } from "./turns.js";
@@ -24,7 +25,7 @@ export async function draw(place, at, runs, alive) {
   const labels = new Map(offered.methods.map((m) => [m.credit, m.label]));
   const neighbours = el("span", { class: "neighbours" }, around(run, group));
   const view = el("div", { class: "view" }), tool = el("div", { class: "toolbar" }), tips = document.getElementById("tip");
-  const given = group.credits[spec];
+  const given = group.credits[spec], rewards = rangeOf(runs[run], rewardsOf(group));
 
   const state = () => {
     const now = address.read();
@@ -48,7 +49,7 @@ export async function draw(place, at, runs, alive) {
     const marks = [[most, "most"], [least, "least"]].filter(([m]) => m && m.ties <= 3).map(([m, kind]) => ({ ...m, kind }));
     if (now.pin?.node && !marks.some((m) => m.node === now.pin.node && m.depth === now.pin.depth)) marks.push({ ...now.pin, kind: "pin" });
     const tree = drawTree(group, {
-      ...now, amount, scale: amount.scale, marks,
+      ...now, amount, scale: amount.scale, marks, rewards,
       onhover: (found, event) => hover(tips, found, event, () => tip(group, found, amount, now.episode)),
       onpick: ({ node, depth }) => set({ token: `${now.episode !== null && node.episodes.includes(now.episode) ? now.episode : node.episodes[0]}.${depth}` }),
       onepisode: (episode) => set({ response: episode }),

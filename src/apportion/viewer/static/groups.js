@@ -5,6 +5,7 @@ import { askAgreement, pairOf } from "./data.js";
 import { el, empty, put } from "./dom.js";
 import { chosen, disagreementOf, keepDisagreement, known, refresh } from "./listing.js";
 import { many, rewardText, short } from "./numbers.js";
+import { kindOf, rangeOf, shareOf } from "./rewards.js";
 import { complaints } from "./run.js";
 import { plain } from "./text.js";
 
@@ -20,13 +21,14 @@ export async function draw(place, at, runs, alive) {
   const listing = known(run), is_run = runs[run].is_run;
   const count = el("p", { class: "note", id: "count", role: "status" });
   const body = el("div", { class: "rows", role: "rowgroup", tabindex: "0" });
-  const inner = el("div", { class: "rows-inner" });
+  const inner = el("div", { class: "rows-inner" }), wrong = el("div", {});
   body.append(inner);
   let rows = [];
 
   const show = () => {
     const now = address.read();
     rows = chosen(listing, now);
+    put(wrong, complaints(listing));
     put(count, `${rows.length.toLocaleString("en")} of ${many(listing.rows.length, "group")}`, listing.listed < listing.parts ? `, reading step ${listing.listed} of ${listing.parts}` : "");
     inner.style.height = `${rows.length * ROW}px`;
     if (!rows.length) put(inner, empty(listing.rows.length ? "No group passes the filters" : listing.listed < listing.parts ? "Reading\u2026" : "No group is stored yet", listing.rows.length ? "Clear one of them." : "Groups appear here as steps are stored."));
@@ -74,7 +76,7 @@ export async function draw(place, at, runs, alive) {
   const input = (name, label, type, extra = {}) => el("label", {}, label, el("input", { name, type, value: at[name] || "", ...extra, oninput: (event) => set({ [name]: event.target.value }) }));
   const tasks = [...new Set(listing.rows.map((row) => row.task).filter(Boolean))].sort();
   put(place, el("header", { class: "page-head" }, el("h1", {}, "Groups"), el("p", { class: "lead" }, "A group is what responses are compared with one another in: mostly the answers to one prompt.")),
-    complaints(listing),
+    wrong,
     el("form", { class: "filters", role: "search", onsubmit: (event) => event.preventDefault() },
       input("text", "search", "search", { placeholder: "words of the prompt" }),
       select("health", "outcome", HEALTH),
@@ -96,7 +98,7 @@ function line(run, listing, row, place, is_run) {
     el("span", { class: "c-part" }, is_run ? row.part : ""),
     el("span", { class: "c-group" }, plain(String(row.name ?? row.group))),
     el("span", { class: "c-prompt" }, plain(row.prompt || "(no prompt)"), row.task ? el("small", {}, plain(row.task)) : null),
-    el("span", { class: "c-rewards" }, dots(row)),
+    el("span", { class: "c-rewards" }, dots(row, rangeOf(listing))),
     el("span", { class: "c-mean" }, row.mean === null ? "\u2013" : rewardText(row.mean)),
     el("span", { class: "c-length" }, short(row.length)),
     el("span", { class: "c-entropy" }, short(row.entropy)),
@@ -106,7 +108,11 @@ function line(run, listing, row, place, is_run) {
   return node;
 }
 
-function dots(row) {
-  const kind = (reward) => (reward === null ? "unknown" : reward >= 1 ? "full" : reward > 0 ? "part" : "zero");
-  return [row.rewards.slice(0, 32).map((reward) => el("i", { class: `dot-${kind(reward)}` })), row.episodes > 32 ? `+${row.episodes - 32}` : null];
+function dots(row, range) {
+  const dot = (reward) => {
+    const kind = reward === null ? "unknown" : kindOf(reward, range), drawn = el("i", { class: `dot-${kind}` });
+    if (kind === "number") drawn.style.setProperty("--share", `${100 * shareOf(reward, range)}%`);
+    return drawn;
+  };
+  return [row.rewards.slice(0, 32).map(dot), row.episodes > 32 ? `+${row.episodes - 32}` : null];
 }

@@ -6,7 +6,7 @@ const listings = new Map();
 
 /** The groups of a run that are known so far. */
 export function known(run) {
-  if (!listings.has(run)) listings.set(run, { edition: null, rows: [], disagreement: new Map(), complaints: [], listed: 0, parts: 0, busy: null });
+  if (!listings.has(run)) listings.set(run, { edition: null, rows: [], disagreement: new Map(), complaints: [], listed: 0, parts: 0, rewards: null, busy: null });
   return listings.get(run);
 }
 
@@ -29,7 +29,7 @@ async function fetchNew(run, listing) {
     }
     listing.edition = answer.edition;
     listing.rows.push(...answer.rows.map(asObject));
-    Object.assign(listing, { complaints: answer.complaints, listed: answer.listed, parts: answer.parts });
+    Object.assign(listing, { complaints: answer.complaints, listed: answer.listed, parts: answer.parts, rewards: answer.rewards });
     if (listing.rows.length >= answer.count || !answer.rows.length) break;
   }
   return before !== [listing.rows.length, listing.listed, listing.edition, listing.complaints.length].join();

@@ -51,7 +51,7 @@ function heading(run, own) {
     credit && ["credit", credit],
     config.objective && ["objective", [].concat(config.objective).join(" + ")],
     own.curves.step && ["steps", `${own.curves.step.at(-1)} of ${config.steps ?? "?"}`],
-    own.summary.seconds !== undefined && ["took", `${short(own.summary.seconds)} s`],
+    typeof own.summary.seconds === "number" && ["took", `${short(own.summary.seconds)} s`],
   ].filter(Boolean);
   return el("header", { class: "page-head" }, el("h1", {}, plain(run.name)),
     el("dl", { class: "facts" }, facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, plain(String(value)))))),
@@ -76,9 +76,13 @@ function others(runs, run, shown) {
   }));
 }
 
+function measured(estimate) {
+  return typeof estimate?.value === "number";
+}
+
 function accuracy(runs, shown, parts) {
   const rows = shown.flatMap((n, i) => [["sampled", (e) => e.sampled?.["pass@1"]], ["greedy", (e) => e.greedy]].map(([kind, of]) => {
-    const evaluations = parts[i].evaluations.filter((e) => of(e));
+    const evaluations = parts[i].evaluations.filter((e) => measured(of(e)));
     return evaluations.length ? { name: shown.length > 1 ? `${runs[n].name}, ${kind}` : kind, before: of(evaluations[0]), after: of(evaluations.at(-1)), first: evaluations[0].step, last: evaluations.at(-1).step, run: n } : null;
   })).filter(Boolean);
   if (!rows.length) return empty("No evaluation", "This run measured no held-out prompts (--eval-prompts 0), or has not begun to.");
@@ -113,9 +117,9 @@ function curves(runs, shown, parts) {
   const [first, ...rest] = KNOWN;
   add(lines(first[1], first[2], series(first[0]), cross, first[3]));
   for (const pass of passes) {
-    const errors = shown.flatMap((n, i) => parts[i].evaluations.filter((e) => e.sampled?.[pass]).map((e) => ({ run: n, step: e.step, ...e.sampled[pass] })));
+    const errors = shown.flatMap((n, i) => parts[i].evaluations.filter((e) => measured(e.sampled?.[pass])).map((e) => ({ run: n, step: e.step, ...e.sampled[pass] })));
     const points = shown.map((n, i) => {
-      const there = parts[i].evaluations.filter((e) => e.sampled?.[pass]);
+      const there = parts[i].evaluations.filter((e) => measured(e.sampled?.[pass]));
       return { name: runs[n].name, run: n, steps: there.map((e) => e.step), values: there.map((e) => e.sampled[pass].value) };
     }).filter((s) => s.values.length);
     add(lines(pass === "pass@1" ? "Held-out accuracy" : `Held-out ${pass}`, "sampled, 95% intervals over prompts", points, cross, { one: true, errors }));

@@ -84,6 +84,11 @@ export function textOf(group, episode, from, to) {
   return group.texts.slice(offset + from, offset + to).join("");
 }
 
+/** The known rewards of a group's episodes. */
+export function rewardsOf(group) {
+  return group.component === null ? [] : group.rewards[group.component].map((reward) => reward.value).filter((value) => value !== null);
+}
+
 /** The reward of an episode: {value, asked}. */
 export function rewardOf(group, episode) {
   return group.component === null ? { value: null, asked: false } : group.rewards[group.component][episode];

@@ -2,6 +2,7 @@
 
 import { el, put, svg } from "./dom.js";
 import { brief, many, rewardText, short, signed } from "./numbers.js";
+import { kindOf, shareOf } from "./rewards.js";
 import { isTrained, offsetOf, rewardOf } from "./shape.js";
 import { nodes as textNodes, plain } from "./text.js";
 
@@ -15,7 +16,7 @@ export function suits(group) {
   return depth <= FAN_DEPTH && width <= FAN_CHARACTERS && !group.texts.some((t) => t.includes("\n")) ? "fan" : "outline";
 }
 
-/** A drawn tree. Options: amount, scale, layout, numbers, episode (whose own credit is shown), marks, onhover, onpick, onepisode. */
+/** A drawn tree. Options: amount, scale, layout, numbers, rewards (their range, see rewards.js), episode (whose own credit is shown), marks, onhover, onpick, onepisode. */
 export function drawTree(group, options) {
   const frame = el("div", { class: `tree ${options.layout} ${options.numbers ? "numbered" : ""} ${options.episode !== null ? "one" : ""}` });
   const drawn = new Map();
@@ -79,12 +80,12 @@ function heardBefore(group, node, depth) {
   return null;
 }
 
-function badge(node, total) {
+function badge(node, total, range) {
   const shown = node.value === null ? "\u2013" : short(node.value);
   const gauge = el("span", { class: "gauge" });
-  if (node.value !== null && node.value >= 0 && node.value <= 1) {
+  if (node.value !== null) {
     const level = el("span", {});
-    level.style.height = `${100 * node.value}%`;
+    level.style.height = `${100 * shareOf(node.value, range)}%`;
     gauge.append(level);
   }
   return el("span", { class: "badge", title: `value ${shown}: mean reward of the ${many(node.episodes.length, "response")} (of ${total}) through here` },
@@ -96,7 +97,7 @@ function leaf(group, options, ends) {
   for (const e of ends) {
     const reward = rewardOf(group, e);
     const [kind, said] = reward.value === null ? (reward.asked ? ["unknown", "unknown"] : ["none", "no reward"])
-      : [reward.value >= 1 ? "full" : reward.value > 0 ? "part" : "zero", rewardText(reward.value)];
+      : [kindOf(reward.value, options.rewards), rewardText(reward.value)];
     if (!kinds.has(said)) kinds.set(said, { kind, episodes: [] });
     kinds.get(said).episodes.push(e);
   }
@@ -105,7 +106,7 @@ function leaf(group, options, ends) {
     return el("button", { type: "button", class: `reward ${kind} ${on ? "on" : ""}`, "aria-pressed": on ? "true" : "false",
       title: `reward ${said}, response ${episodes.map((e) => e + 1).join(", ")}; press to see the credit of one response alone`,
       onclick: () => options.onepisode?.(on ? (episodes[episodes.indexOf(options.episode) + 1] ?? null) : episodes[0]) },
-    el("i", {}, { full: "\u2713", zero: "\u2717", unknown: "?", none: "\u2013", part: "\u25d0" }[kind]), el("b", {}, said),
+    kind === "number" ? null : el("i", {}, { full: "\u2713", zero: "\u2717", unknown: "?", none: "\u2013", part: "\u25d0" }[kind]), el("b", {}, said),
     episodes.length > 1 ? el("small", {}, `\u00d7${episodes.length}`) : null);
   }));
 }
@@ -126,7 +127,7 @@ function fan(group, options, frame, drawn) {
     const node = group.tree[number], children = ordered(group, node);
     const stem = el("div", { class: "stem" });
     if (number === 0) stem.append(el("span", { class: "prompt-stub", title: plain(group.prompt).slice(0, 400) }, el("small", {}, "prompt"), el("span", {}, plain(group.prompt.length > 36 ? `\u2026${group.prompt.slice(-34)}` : group.prompt) || "(none)")));
-    if (number === 0 || (node.episodes.length > 1 && node.episodes.length < total)) stem.append(badge(node, total));
+    if (number === 0 || (node.episodes.length > 1 && node.episodes.length < total)) stem.append(badge(node, total, options.rewards));
     const run = el("span", { class: "run" });
     tokens(group, options, number, run);
     if (number) stem.append(run);
@@ -178,7 +179,7 @@ function outline(group, options, frame) {
       const flow = el("div", { class: "flow" });
       tokens(group, options, number, flow);
       const who = node.episodes.length === total ? "all responses" : node.episodes.length > 3 ? many(node.episodes.length, "response") : `response ${node.episodes.map((e) => e + 1).join(", ")}`;
-      const box = el("div", { class: `onode ${off(options, node)}` }, el("div", { class: "ohead" }, badge(node, total), el("span", {}, who, children.length > 1 ? `, forks into ${children.length}` : ""), node.ends.length ? leaf(group, options, node.ends) : null), flow);
+      const box = el("div", { class: `onode ${off(options, node)}` }, el("div", { class: "ohead" }, badge(node, total, options.rewards), el("span", {}, who, children.length > 1 ? `, forks into ${children.length}` : ""), node.ends.length ? leaf(group, options, node.ends) : null), flow);
       box.style.marginLeft = `${Math.min(level, 12) * 18}px`;
       frame.append(box);
     } else if (node.ends.length) frame.append(el("div", { class: "onode" }, "empty responses ", leaf(group, options, node.ends)));
