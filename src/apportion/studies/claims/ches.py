@@ -15,7 +15,7 @@ from torch import Tensor
 from apportion import objectives
 from apportion.annotations.ches import keep_lowest
 from apportion.credit import METHODS, Clock
-from apportion.curricula.pair_filter import filter_pairs, with_ches
+from apportion.curricula.pair_filter import Choice, filter_pairs, with_ches
 from apportion.models.digits import digit_llama
 from apportion.models.huggingface import HuggingFacePolicy
 from apportion.objectives import Objective
@@ -30,6 +30,8 @@ PAIRS, PROMPT, DIGITS, BETA = 60, 3, 6, 0.1
 IMITATED, ALONE, TOGETHER, RATE = 40, 5, 20, 0.05
 FIRST_DIGIT, EQUALS, STOP = 1, 11, 12
 """Ids of 0, of the end of a prompt and of an answer."""
+FRESH = 30_000
+"""Seeds that were not looked at."""
 
 
 class _Pairs:
@@ -45,6 +47,12 @@ class _Pairs:
         self.policy = digit_llama(hidden=32, seed=derive(seed, "ches", "model") % 2**31)
         _train(self.policy, objectives.imitation(), given, IMITATED, "adamw", 3e-3)
         self.rollouts = with_ches(self.measured(given), self.policy)
+
+    @property
+    def in_common(self) -> Tensor:
+        """How many digits the answers of a pair share ``[PAIRS]``."""
+        ids = self.rollouts.ids.reshape(PAIRS, 2, DIGITS + 1)
+        return (ids[:, 0] == ids[:, 1]).sum(1) - 1
 
     def measured(self, rollouts: Rollouts) -> Rollouts:
         return annotate(rollouts, {"reference": self.policy}, {"reference": ["log_probs"]}, 1 << 14)
@@ -90,44 +98,44 @@ def _train(
 
 
 def rank_correlation(one: Tensor, other: Tensor) -> float:
-    """Spearman's, without regard to ties.
+    """Spearman's: equal values share the mean of their ranks.
 
     Example:
         >>> rank_correlation(torch.tensor([1.0, 2.0, 30.0]), torch.tensor([3.0, 2.0, 1.0]))
         -1.0
     """
-    ranks = torch.stack([values.argsort().argsort().double() for values in (one, other)])
+    differences = [values[:, None] - values for values in (one, other)]
+    ranks = torch.stack([difference.sign().double().sum(1) for difference in differences])
     return round(float(torch.corrcoef(ranks)[0, 1]), 12)
 
 
 def _prediction(seed: int) -> Mapping[str, float]:
-    pairs = _Pairs(seed)
+    pairs = _Pairs(FRESH + seed)
     everything = pairs.rollouts
     assert everything.pairs is not None
     sides = torch.stack([everything.pairs.preferred, everything.pairs.other], 1)
     moved = torch.tensor([pairs.moved(everything.select(pair), ALONE) for pair in sides])
-    ids = everything.ids.reshape(PAIRS, 2, DIGITS + 1)
-    same = (ids[:, 0] == ids[:, 1]).sum(1) + 0.001 * torch.arange(PAIRS)
     figures = {
         "ches": rank_correlation(everything.column("pair:ches"), -moved),
-        "digits in common": rank_correlation(same, -moved),
+        "digits in common": rank_correlation(pairs.in_common, -moved),
+        "ches with digits in common": rank_correlation(everything.column("pair:ches"), pairs.in_common),
     }
     lower, upper = moved.sort().values.split(PAIRS // 2)
-    return {"effect": figures["ches"], **figures, "least moved": float(lower.mean()), "most": float(upper.mean())}
+    figures |= {"least moved": float(lower.mean()), "most": float(upper.mean())}
+    return {"effect": figures["ches"] - figures["digits in common"], **figures}
 
 
 def _filter(seed: int) -> Mapping[str, float]:
-    pairs = _Pairs(seed)
-    figures = {
-        "lowest quarter": pairs.moved(_lowest(pairs.rollouts, 1.0), TOGETHER),
-        "highest quarter": pairs.moved(_lowest(pairs.rollouts, -1.0), TOGETHER),
+    pairs = _Pairs(FRESH + seed)
+    quarter, generator = PAIRS // 4, torch_generator("cpu", FRESH + seed, "ches", "quarter")
+    choices: Mapping[str, Choice] = {
+        "lowest quarter": lambda scores: keep_lowest(scores, 0.25),
+        "random quarter": lambda scores: torch.randperm(PAIRS, generator=generator)[:quarter],
+        "highest quarter": lambda scores: keep_lowest(-scores, 0.25),
+        "fewest digits in common": lambda scores: keep_lowest(pairs.in_common.double(), 0.25),
     }
-    return {"effect": figures["lowest quarter"] - figures["highest quarter"], **figures}
-
-
-def _lowest(rollouts: Rollouts, sign: float) -> Rollouts:
-    """The quarter of the pairs whose score, times the sign, is lowest."""
-    return filter_pairs(rollouts, lambda scores: keep_lowest(sign * scores, 0.25))
+    figures = {name: pairs.moved(filter_pairs(pairs.rollouts, choose), TOGETHER) for name, choose in choices.items()}
+    return {"effect": figures["lowest quarter"] - figures["random quarter"], **figures}
 
 
 WORLD = (
@@ -139,19 +147,22 @@ CLAIMS = (
     Claim(
         "ches",
         "which pairs displace",
-        "The more similar the hidden states of a pair's answers by CHES, the less the preferred answer gains.",
+        "CHES, how similar hidden states are, says better which preferred answers lose than how similar answers are.",
         f"{WORLD} Five updates on every pair alone. Effect: rank correlation of ches, of the model before, with the "
-        "loss of log-probability of the preferred answer; beside it that of the digits both answers have in common.",
-        "The score does not order pairs by what DPO does to their preferred answers.",
-        0.2,
+        "loss of log-probability of the preferred answer, minus that of the digits both answers have in common. At "
+        "first its correlation counted alone: +0.29, beside 0.42; these are other seeds.",
+        "A correlation higher by less than a tenth.",
+        0.1,
         _prediction,
     ),
     Claim(
         "ches",
         "the filter",
-        "Training on the pairs of lowest length-normalised CHES keeps DPO from displacing preferred answers.",
-        f"{WORLD} 20 updates on the quarter of the pairs with the lowest score, against the highest. Effect: mean "
-        "change of the log-probability of the preferred answers trained on, in nats, lowest minus highest.",
+        "Preferred answers fall less under DPO on the pairs of lowest length-normalised CHES than on any pairs.",
+        f"{WORLD} 20 updates on the quarter of the pairs with the lowest score, against a random quarter. Effect: mean "
+        "change of the log-probability of the preferred answers trained on, in nats, lowest minus random; beside it "
+        "the highest quarter, and that of fewest digits in common. At first the control was the highest quarter: "
+        "+1.65; these are other seeds.",
         "Preferred answers of the pairs kept fall as much.",
         0.1,
         _filter,

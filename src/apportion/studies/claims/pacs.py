@@ -25,8 +25,10 @@ DRAWS = 32
 """As many answers are drawn of the trained policy to see which right ones come up."""
 LEARNT = 0.95
 """Accuracy from which on a policy moves little whatever it learns by."""
-FRESH = 100
-"""Seeds that were not looked at before the drift was measured as it is."""
+FRESH = 30_000
+"""Seeds that were not looked at with one rate for both, nor to choose one by."""
+EQUAL_RATES = {"pacs": 16.0, "fixed": 11.5}
+"""At which both are as accurate in training."""
 SUMMED = "seq_mean_token_sum"
 
 
@@ -93,8 +95,8 @@ def _right(policy: TabularPolicy) -> Tensor:
 
 def _drift(seed: int) -> Mapping[str, float]:
     arms = {
-        "pacs": _learn("none(component='outcome')", objectives.OBJECTIVES["pacs"](), 16.0, FRESH + seed),
-        "fixed": _learn("rloo(component='fixed')", objectives.reinforce(SUMMED), 16.0, FRESH + seed),
+        "pacs": _learn("none(component='outcome')", objectives.OBJECTIVES["pacs"](), EQUAL_RATES["pacs"], FRESH + seed),
+        "fixed": _learn("rloo(component='fixed')", objectives.reinforce(SUMMED), EQUAL_RATES["fixed"], FRESH + seed),
     }
     return {"effect": 1 - arms["pacs"]["drift"] / arms["fixed"]["drift"], **_figures(arms)}
 
@@ -120,10 +122,10 @@ CLAIMS = (
         "The error term of the classifier bounds how far the passes over a batch take the policy from the one that "
         "drew it.",
         f"{WORLD} The control is the same gradient with the error term held at its first value, that is leave-one-out "
-        "with rewards w (y - 1/2); both at learning rate 16, so that the first pass is the same step. Effect: by what "
-        "share the largest score |psi| of a batch is smaller, mean over the batches until the accuracy is 0.95. "
-        "Changed once, with fresh seeds since: the largest of a run is 0.45 smaller on every seed, as one kind of "
-        "group sets it.",
+        "with rewards w (y - 1/2), at the rate of 10, 11, 11.5 and 12 (11.5) whose mean accuracy over the run is "
+        "nearest to that of pacs at 16, on seeds from 50000 on. Effect: by what share the largest score |psi| of a "
+        "batch is smaller, mean over the batches until the accuracy is 0.95. At first both were at rate 16, where the "
+        "control learns sooner: 0.39; these are other seeds.",
         "The policy moves as far without the error term.",
         0.1,
         _drift,

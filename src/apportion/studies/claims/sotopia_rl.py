@@ -12,7 +12,7 @@ Suffix legend: E episodes, T utterances, Y dialogues there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from statistics import fmean
 
 import torch
@@ -24,14 +24,19 @@ from apportion.rollouts import Rollouts
 from apportion.studies.claim import Claim
 from apportion.studies.tabular import Trained
 
-TURNS, KINDS, GROUP, GROUPS, STEPS, RATE = 6, 5, 16, 2, 60, 2.0
+TURNS, KINDS, GROUP, GROUPS, STEPS = 6, 5, 16, 2, 60
 PRESS, WARM, INFORM, TALK, RUDE = range(KINDS)
 RELATIONSHIP = torch.tensor([-0.25, 1.0, 0.0, 0.0, -1.0], dtype=torch.float64)
 KNOWLEDGE = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0], dtype=torch.float64)
 OFF = 0.2
 """Share of the judge's attributions that are one step off."""
-FRESH = 100
-"""Seeds that were not looked at before the judge was given hindsight."""
+FRESH = 30_000
+"""Seeds that were not looked at, neither at rate 2 for all nor to choose rates by."""
+HINDSIGHT_RATES = {"direct": 256.0, "scaled": 64.0, "uniform": 64.0}
+AT_ONCE_RATES = {"direct": 128.0, "uniform": 64.0}
+"""Where the expected goal, mean over the steps, is highest."""
+END_RATES = {"three": 8.0, "goal_alone": 128.0}
+"""Where it is highest after training, and the judge sees what was done at once."""
 
 
 def effects(kinds: Tensor) -> Tensor:
@@ -108,11 +113,11 @@ def _dialogues(policy: TabularPolicy, judged: Callable[[Tensor], Tensor], genera
 
 
 @cache
-def _goals(method: str, judged: Callable[[Tensor], Tensor], seed: int) -> list[float]:
+def _goals(method: str, judged: Callable[[Tensor], Tensor], rate: float, seed: int) -> list[float]:
     """Expected goal after every step of training."""
     generator = torch.Generator().manual_seed(seed)
     policy = TabularPolicy(vocabulary=KINDS, depth=1, prompts=TURNS)
-    trained, goals = Trained(policy, method, learning_rate=RATE, seed=seed), []
+    trained, goals = Trained(policy, method, learning_rate=rate, seed=seed), []
     for _ in range(STEPS):
         trained.step(_dialogues(policy, judged, generator))
         goals.append(expected_goal(policy))
@@ -122,65 +127,67 @@ def _goals(method: str, judged: Callable[[Tensor], Tensor], seed: int) -> list[f
 GOAL = "sotopia_rl(dimensions=('goal',), method='{}')"
 
 
-def over_uniform(seed: int) -> Mapping[str, float]:
-    """Expected goal from attributions and from the dialogue's score for every utterance."""
-    return _on_the_way("direct", "uniform", FRESH + seed)
-
-
-def over_scaled(seed: int) -> Mapping[str, float]:
-    """Expected goal from attributions as shares of the most there can be, and of their own sum."""
-    return _on_the_way("direct", "scaled", FRESH + seed)
-
-
-def _on_the_way(one: str, other: str, seed: int) -> Mapping[str, float]:
-    goals = {name: _goals(GOAL.format(name), in_the_end, seed) for name in (one, other)}
+def attributed(
+    seed: int, other: str, judged: Callable[[Tensor], Tensor], rates: Mapping[str, float]
+) -> Mapping[str, float]:
+    """Expected goal from attributions as shares of the most there can be, and from another way to share it out."""
+    goals = {name: _goals(GOAL.format(name), judged, rates[name], FRESH + seed) for name in ("direct", other)}
     figures = {name: fmean(of) for name, of in goals.items()}
     ends = {f"{name}_in_the_end": of[-1] for name, of in goals.items()}
-    return {"effect": figures[one] - figures[other], **figures, **ends}
+    return {"effect": figures["direct"] - figures[other], **figures, **ends}
 
 
 def three_dimensions(seed: int) -> Mapping[str, float]:
     """Expected goal from rewards for goal, relationship and knowledge, and for the goal alone."""
-    three, one = (_goals(method, effects, seed)[-1] for method in ("sotopia_rl", GOAL.format("direct")))
-    return {"effect": three - one, "three": three, "goal_alone": one}
+    arms = {"three": "sotopia_rl", "goal_alone": GOAL.format("direct")}
+    ends = {name: _goals(method, effects, END_RATES[name], FRESH + seed)[-1] for name, method in arms.items()}
+    return {"effect": ends["three"] - ends["goal_alone"], **ends}
 
 
-WORLD = (
-    "Dialogues of 6 utterances of 5 kinds, 2 groups of 16 a step, 60 steps, one learning rate, since all rewards are "
-    "standardised"
-)
-HINDSIGHT = (
-    "the judge sees what an utterance did in the end. Effect: difference in expected goal, from 0 to 10, mean over the "
-    "steps. A judge who sees what it did at once, looked at first, left direct at 4.8 after training, scaled at 4.7, "
-    "uniform, which sees all, at 8.8"
-)
+_FOLLOWING = "Rewards that follow a judge's attribution reach the goal better than the score itself for every utterance"
+_WORLD = "Dialogues of 6 utterances of 5 kinds, 2 groups of 16 a step, 60 steps"
+_TUNED = "each at the rate of 2, 4, 8, ... 256 (direct in hindsight to 2048) that was best on seeds from 50000 on"
+_MEAN = "Effect: difference in expected goal, from 0 to 10, mean over the steps"
 
 CLAIMS = (
     Claim(
         "sotopia_rl",
         "direct over uniform",
-        "Rewards that follow a judge's attribution reach the goal better than the score itself for every utterance.",
-        f"{WORLD}; direct against uniform, goal alone (the paper: 7.21 against 5.61); {HINDSIGHT}.",
+        f"{_FOLLOWING}, where the judge has hindsight.",
+        f"{_WORLD}; direct against uniform, goal alone (the paper: 7.21 against 5.61), {_TUNED} (256 and 64); the "
+        f"judge sees what an utterance did in the end. {_MEAN}. At rate 2 for both it was 1.95; these are other seeds.",
         "A goal higher by less than 0.3.",
         0.3,
-        over_uniform,
+        partial(attributed, other="uniform", judged=in_the_end, rates=HINDSIGHT_RATES),
+    ),
+    Claim(
+        "sotopia_rl",
+        "direct over uniform, judged at once",
+        f"{_FOLLOWING}, where the judge sees no more than what an utterance does at once.",
+        f"The same world and arms, {_TUNED} (128 and 64), with the judge looked at first. {_MEAN}. At rate 2 direct "
+        "was at 4.8 after training and uniform, which sees all, at 8.8; these are other seeds.",
+        "A goal higher by less than 0.3.",
+        0.3,
+        partial(attributed, other="uniform", judged=effects, rates=AT_ONCE_RATES),
     ),
     Claim(
         "sotopia_rl",
         "direct over scaled",
         "Attributions are better taken as they are than as shares of their sum.",
-        f"{WORLD}; direct against scaled, goal alone (the paper: 7.21 against 6.74); {HINDSIGHT}.",
+        f"{_WORLD}; direct against scaled, goal alone (the paper: 7.21 against 6.74), {_TUNED} (256 and 64); the judge "
+        f"sees what an utterance did in the end. {_MEAN}. At rate 2 for both it was 0.40; these are other seeds.",
         "A goal higher by less than 0.2.",
         0.2,
-        over_scaled,
+        partial(attributed, other="scaled", judged=in_the_end, rates=HINDSIGHT_RATES),
     ),
     Claim(
         "sotopia_rl",
         "three dimensions",
         "Rewarding relationship and knowledge too reaches the goal better than rewarding the goal alone.",
-        f"{WORLD}; three dimensions against one, both direct (the paper: 7.81 against 7.21); the judge sees what an "
-        "utterance did at once, so that only the relationship speaks for warmth. Effect: difference in expected goal "
-        "after training, from 0 to 10.",
+        f"{_WORLD}; three dimensions against one, both direct (the paper: 7.81 against 7.21), {_TUNED} (8 and 128); "
+        "the judge sees what an utterance did at once, so that only the relationship speaks for warmth. Effect: "
+        "difference in expected goal after training, from 0 to 10. At rate 2 for both it was -0.25; these are other "
+        "seeds.",
         "A goal higher by less than 0.2.",
         0.2,
         three_dimensions,
