@@ -382,10 +382,10 @@ def test_the_guide_to_methods_is_what_was_measured(tmp_path: Path) -> None:
     text = (tmp_path / "claims.json").read_text()
     found = json.loads(text)
     for claim in found["claims"]:
-        if (claim["method"], claim["title"]) == ("cure", "entropy kept"):
+        if (claim["method"], claim["title"]) == ("imitation", "a warm start"):
             claim["verdict"] = "not reproduced"
     (tmp_path / "claims.json").write_text(json.dumps(found))
-    with pytest.raises(which_method.Changed, match="the claim cure: entropy kept is not reproduced"):
+    with pytest.raises(which_method.Changed, match="the claim imitation: a warm start is not reproduced"):
         which_method.page(which_method.Figures(tmp_path))
     (tmp_path / "claims.json").write_text(text)
     worlds = (tmp_path / "calibration.json").read_text()

@@ -20,6 +20,7 @@ PAGE = DOCS / "which_method.md"
 TEMPO, CRITIC = "tempo(norm_by_std=False)", "gae(whiten=False)"
 TD, FRESH = "gae(lam=0.0, whiten=False)", "gae(lam=0.0, whiten=False, head='fresh')"
 CALM = "calm(gamma=1.0, potential=True)"
+ZERO_ONE = "clearer with rewards of 0 and 1"
 NONCE = ("unique_nonce", 8, "correlation")
 
 
@@ -75,21 +76,23 @@ figures, and cannot be made when one of them turns.
 ## You have a verifier and nothing else
 
 - Begin with `rloo`: its angle to the exact gradient is 0 in every world, and it needs nothing but the group. Against
-  the mean of a whole batch as baseline it spares {rloo_spares} of the samples.
+  the mean of a whole batch as baseline it spares {rloo_spares} of the samples where prompts pay differently, and needs
+  {rloo_needs} more where rewards are 0 and 1.
 - `dr_grpo` is as good up to a factor.
 - `grpo` divides by the group's deviation: no matter where rewards are right or wrong, {grpo_worst} degrees off at worst
   where they are graded.
-- With one response a prompt, `reinforce_pp` takes the batch's mean for a baseline, which spares {single} of the samples
-  that none would need.
+- With one response a prompt, `reinforce_pp` takes the batch's mean for a baseline: its gradient spares {single} of the
+  samples against groups of four.
 
 ## Whole groups are right, or whole groups are wrong
 
-- Drawing again until groups are mixed (`dapo` with `--resample`) saved {resample} of the updates; the responses thrown
-  away are paid for all the same.
-- Where nothing is ever right, hints from a solution (`--sampling ghpo`) raised success without them by {hints}, and
-  imitating a few imperfect demonstrations first by {imitation}.
-- Where everything is right, `tp_grpo` still learns from a judge's labels: its share of mistaken steps ended {mistakes}
-  below GRPO's.
+- Drawing again until groups are mixed (`dapo` with `--resample`) took {resample} times the responses that GRPO took
+  with as many groups a step: the ones thrown away are paid for all the same.
+- Where nothing is ever right, imitating a few imperfect demonstrations first raised success by {imitation}. Hints where
+  a whole group fails (`--sampling ghpo`) did not teach sooner than hints given regardless ({hints} of the responses
+  saved).
+- Where everything is right, `tp_grpo` still learns from a judge's labels: it saved {mistakes} of the updates against
+  GRPO on the share of steps that the judge calls sound.
 - Leaving attempts that were cut off out of the loss (`cad_rl`) made answers right more often ({overlong}); a soft
   penalty before the limit did not ({soft}).
 
@@ -106,20 +109,24 @@ figures, and cannot be made when one of them turns.
 
 - `gae(lam=0.0)` on values from fresh continuations is exact and has {fresh_noise} of `rloo`'s noise, at {fresh_cost}
   rollouts for each that is credited; the same rollouts spent on more responses lower noise {fresh_cost} times.
-- `vine` knows better which token earned the reward (agreement {vine_agrees}), but its continuations did not pay for
-  themselves: {vine_noise} times the noise for the same tokens.
+- `vine` did not pay for its continuations: {vine_noise} times the noise for the same tokens. Whether it knows better
+  which token earned the reward than `rloo` with as many tokens is open (agreement {vine_agrees}; a tenth was asked
+  for).
 - Branching is exact too: `tree` and `tree_shrunk` on forks have noises of {tree_noise} and {shrunk_noise}. Shrinking
   makes credit {shrunk_closer} times closer to the exact advantage.
 - In the study of whole runs no arm on trees was above GRPO, and above GRPO at twice the rate, on fresh seeds.
-- Branching at critical tokens (`--sampling cure`) kept {cure} nats more entropy at the same accuracy.
+- Whether branching at critical tokens (`--sampling cure`) keeps more entropy than at random places is open ({cure}
+  nats).
 
 ## Episodes of several turns
 
 - `gigpo`, which compares decisions taken in the same state, saved {gigpo_saves} of the updates, and {gigpo_long} where
   episodes are long; it is biased by {gigpo_angle} degrees, at most {gigpo_worst}.
-- The mean of a task's other attempts (`loop`) lowered the variance by {loop_variance}; ratios of tokens learned less
-  from a batch than those of trajectories ({loop_ratios} in expected reward).
-- Actions of several tokens (`ma_rlhf`) saved {macro} of the updates.
+- The mean of a task's other attempts (`loop`) had {loop_variance} less noise than that of all attempts as a baseline,
+  far from what the paper says; ratios of tokens learned less from a batch than those of trajectories ({loop_ratios} in
+  expected reward).
+- Actions of several tokens (`ma_rlhf`) saved {macro} of the updates once either has its own lambda, which is 1: less
+  than the fifth that was asked for.
 
 ## You have a critic you trust
 
@@ -137,27 +144,30 @@ figures, and cannot be made when one of them turns.
   times with one verdict in twenty turned round.
 - Summed process rewards are hacked by ever more steps; under their minimum (`pure`) responses were {pure_steps} steps
   shorter, of 8, and a good solution within the budget {pure_solves} likelier.
-- `tp_grpo` saved {thoughts} of GRPO's updates; `capo` made steps right that the outcome says nothing of ({capo}),
-  whether sooner is inconclusive.
+- `tp_grpo` saved {thoughts} of GRPO's updates. Where the outcome says nothing of a step, `capo` made it right in {capo}
+  fewer updates than wrong steps taken off the outcome; whether answers are right sooner is open.
 - A process reward learned from outcomes (`oprl`) found the turn that decides, but adding it took {oprl} times the
   updates.
-- Step labels from a search with tool verdicts (`grounded_prm`) were more accurate than labels from the success of
-  rollouts ({labels}).
+- A model trained to prefer successful trajectories (`implicit_prm`) scored steps no better than prefix values of the
+  same trajectories ({implicit}).
+- Step labels from a search with tool verdicts (`grounded_prm`) were more accurate than labels of the same steps from
+  the success of rollouts ({labels}), not more so than the tool where it agrees with the outcome ({over_tool}).
 
 ## Right answers must stay different
 
-- Rehearsing what the initial policy solves (`dph_rl`) kept {modes} more of its ways at no cost; a higher clip
-  (`clip(high=0.28)`) left a rare good answer {rare} likelier; a bonus for entropy raised the reward in the end by
-  {bonus}.
-- Penalising wrong answers alone (`nsr`) kept diversity where right answers began equally likely ({nsr_equals}), not
-  where they did not ({nsr}).
-- `pacs` kept fewer right answers than GRPO ({pacs}). `rover` kept more ({rover}), but not on both ranges of seeds.
+- `rover` kept {rover} more of four right answers alive than GRPO at equal success; `pacs` kept fewer ({pacs}).
+- A bonus for entropy raised the reward in the end by {bonus}.
+- A higher clip (`clip(high=0.28)`) left a rare good answer less likely, each at its best rate ({rare}). Rehearsing what
+  the initial policy solves (`dph_rl`) kept no more of its ways than imitating the same answers ({modes}).
+- Penalising wrong answers alone (`nsr`) kept no more diversity than rewarding right ones alone ({nsr}), and took
+  {nsr_updates} times the updates.
 - Where the reward can be gamed, a penalty on the divergence from the reference (`kl`) left the good answer {gamed}
   likelier; `kl` with k3 does not penalise the divergence that its value estimates.
 
 ## You have pairs, not rewards
 
-- Training on the pairs of lowest CHES left preferred answers {ches} nats likelier than training on the highest.
+- Training on the quarter of the pairs with the lowest CHES left preferred answers {ches} nats likelier than training on
+  a random quarter.
 - A policy tuned on whole responses knows the tokens: its log-ratios agreed with the soft-optimal advantage at
   {token_dpo} (`token_dpo`). With noisy marks of tokens (`t_reg`) {marks} more of the held-out pairs were in the right
   order.
@@ -205,6 +215,12 @@ def rests_on(f: Figures) -> dict[str, bool]:
         "tempo agrees less where prefixes are unique": f.cell(TEMPO, *NONCE) < f.cell("dr_grpo", *NONCE),
         "no interval of tempo in whole runs is free of 0": all(run["low"] < 0 < run["high"] for run in runs.values()),
         "fresh values are exact": f.method(FRESH)["angle"] == 0,
+        "rloo needs more samples where rewards are 0 and 1": f.claim("rloo", ZERO_ONE, "not reproduced") < 0,
+        "dapo takes more responses": f.claim("dapo", "dynamic sampling", "not reproduced") < 0,
+        "hints by need are no sooner": f.claim("ghpo", "hints", "not reproduced") < 0,
+        "loop has less noise, far from half": 0 < f.claim("loop", "variance", "not reproduced") < 0.25,
+        "a higher clip is worse for the rare": f.claim("clip", "higher for the rare", "not reproduced") < 0,
+        "nsr takes more updates": f.claim("nsr", "accuracy", "not reproduced") < 0,
         "vine does not pay for its tokens": f.claim("vine", "pays for its tokens", "not reproduced") < 0,
         "forks are exact and noisier": all(row["angle"] == 0 and row["noise_against_baseline"] > 1 for row in forks),
         "an arm on trees was taken to fresh seeds": bool(confirmed),
@@ -235,12 +251,13 @@ def filled_in(f: Figures) -> dict[str, str]:
     return {
         "worlds": str(len(f.calibration["worlds"])),
         "rloo_spares": share(f.claim("rloo", "clearer than a batch's baseline")),
+        "rloo_needs": share(-f.claim("rloo", ZERO_ONE, "not reproduced")),
         "grpo_worst": f"{f.method('grpo')['largest_angle']:.0f}",
         "single": share(f.claim("reinforce_pp", "without groups")),
-        "resample": share(f.claim("dapo", "dynamic sampling")),
-        "hints": f"{f.claim('ghpo', 'hints'):.2f}",
+        "resample": f"{1 - f.claim('dapo', 'dynamic sampling', 'not reproduced'):.1f}",
+        "hints": share(f.claim("ghpo", "hints", "not reproduced")),
         "imitation": f"{f.claim('imitation', 'a warm start'):.2f}",
-        "mistakes": f"{f.claim('tp_grpo', 'solved prompts'):.2f}",
+        "mistakes": share(f.claim("tp_grpo", "solved prompts")),
         "overlong": f"{f.claim('cad_rl', 'overlong filter'):+.3f}",
         "soft": f"{f.claim('dapo', 'a soft limit', 'not reproduced'):+.3f}",
         "tempo_agrees": f"{tempo['correlation']:.2f}",
@@ -253,19 +270,19 @@ def filled_in(f: Figures) -> dict[str, str]:
         "tempo_runs": f"{runs[widest]['value']:+.3f} [{low}, {high}] in `{widest}`",
         "fresh_noise": f"{fresh['noise_against_baseline']:.2f}",
         "fresh_cost": f"{fresh['cost']:.0f}",
-        "vine_agrees": f"{f.claim('vine', 'agreement'):+.2f}",
+        "vine_agrees": f"{f.claim('vine', 'agreement', 'inconclusive'):+.2f}",
         "vine_noise": f"{math.exp(-f.claim('vine', 'pays for its tokens', 'not reproduced')):.1f}",
         "tree_noise": f"{f.method('tree on forks')['noise_against_baseline']:.2f}",
         "shrunk_noise": f"{f.method('tree_shrunk on forks')['noise_against_baseline']:.2f}",
         "shrunk_closer": f"{math.exp(f.claim('tree_shrunk', 'closer than siblings')):.1f}",
-        "cure": f"{f.claim('cure', 'entropy kept'):.2f}",
+        "cure": f"{f.claim('cure', 'entropy kept', 'inconclusive'):+.2f}",
         "gigpo_saves": share(f.claim("gigpo", "fewer updates")),
         "gigpo_long": share(f.claim("gigpo", "longer episodes")),
         "gigpo_angle": f"{gigpo['angle']:.1f}",
         "gigpo_worst": f"{gigpo['largest_angle']:.1f}",
-        "loop_variance": share(f.claim("loop", "variance")),
+        "loop_variance": share(f.claim("loop", "variance", "not reproduced")),
         "loop_ratios": f"{f.claim('loop', 'ratios of tokens', 'not reproduced'):+.2f}",
-        "macro": share(f.claim("ma_rlhf", "fewer updates")),
+        "macro": share(f.claim("ma_rlhf", "fewer updates", "not reproduced")),
         "critic_noise": f"{f.method(CRITIC, 0.0)['noise_against_baseline']:.2f}",
         "critic_off_noise": f"{f.method(CRITIC, 0.5)['noise_against_baseline']:.2f}",
         "td_noise": f"{f.method(TD, 0.0)['noise_against_baseline']:.2f}",
@@ -277,16 +294,18 @@ def filled_in(f: Figures) -> dict[str, str]:
         "pure_steps": f"{f.claim('pure', 'no padding'):.1f}",
         "pure_solves": f"{f.claim('pure', 'solving'):.2f}",
         "thoughts": share(f.claim("tp_grpo", "fewer updates")),
-        "capo": f"{f.claim('capo', 'right steps'):+.2f}",
+        "capo": share(f.claim("capo", "right steps")),
         "oprl": f"{1 - f.claim('oprl', 'fewer updates', 'not reproduced'):.1f}",
         "labels": f"{f.claim('grounded_prm', 'over rollouts'):+.2f}",
-        "modes": share(f.claim("dph_rl", "modes kept")),
-        "rare": f"{f.claim('clip', 'higher for the rare'):.2f}",
+        "implicit": f"{f.claim('implicit_prm', 'steps out of trajectories', 'not reproduced'):+.2f}",
+        "over_tool": f"{f.claim('grounded_prm', 'over the tool', 'not reproduced'):+.3f}",
+        "modes": f"{f.claim('dph_rl', 'modes kept', 'not reproduced'):+.2f}",
+        "rare": f"{f.claim('clip', 'higher for the rare', 'not reproduced'):+.2f}",
         "bonus": f"{f.claim('entropy_bonus', 'longer search'):.2f}",
-        "nsr_equals": f"{f.claim('nsr', 'diversity of equals'):+.2f}",
         "nsr": f"{f.claim('nsr', 'diversity', 'not reproduced'):+.2f}",
+        "nsr_updates": f"{1 - f.claim('nsr', 'accuracy', 'not reproduced'):.1f}",
         "pacs": f"{f.claim('pacs', 'more right answers than GRPO', 'not reproduced'):+.2f}",
-        "rover": f"{f.claim('rover', 'more solutions than GRPO', 'inconclusive'):+.2f}",
+        "rover": f"{f.claim('rover', 'more solutions than GRPO'):.1f}",
         "gamed": f"{f.claim('kl', 'a reward that is gamed'):.2f}",
         "ches": f"{f.claim('ches', 'the filter'):.1f}",
         "token_dpo": f"{f.claim('token_dpo', 'credit out of preferences'):.2f}",
