@@ -28,6 +28,8 @@ from {commits} on {machine}. {count} claims took {minutes:.0f} minutes of one co
   share the error, so that a verdict is right {level:g} % of the time.
 - **again**: the verdict on other seeds, from {again}, of what was reproduced on the first. What is not reproduced on
   both is *{inconclusive}*, whatever the first seeds said.
+- Where a design was changed after a look, the text below says what the first one gave, and the verdict rests on seeds
+  that were not looked at.
 - What is not reproduced here may hold elsewhere: these worlds have few tokens and models that do not generalise.
 """
 
@@ -103,7 +105,7 @@ def page(found: Mapping[str, Any]) -> str:
     listed = found["claims"]
     explained = EXPLAINED.format(
         command=found["command"],
-        commits=_joined([f"commit {c}" for c in found["commits"]]),
+        commits=f"commit {', '.join(found['commits'])}",
         machine=found["machine"],
         count=len(listed),
         minutes=found["cpu_seconds"] / 60,
