@@ -97,3 +97,13 @@ def test_a_run_that_has_not_ended_is_refused(tmp_path: Path) -> None:
         read_curve(run)
     (run / STOPPED).write_text("{}")
     assert read_curve(run).stopped
+
+
+def test_a_run_from_before_responses_were_counted_is_refused(tmp_path: Path) -> None:
+    begin(tmp_path / "run", dataclasses.replace(DIGITS, eval_prompts=4, steps=1))
+    file = tmp_path / "run/metrics.jsonl"
+    (line,) = metrics(tmp_path / "run")
+    del line["responses_drawn"]
+    file.write_text(json.dumps(line) + "\n")
+    with pytest.raises(InputError, match="was made before responses were counted: begin it anew"):
+        read_curve(tmp_path / "run")

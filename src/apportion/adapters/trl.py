@@ -240,7 +240,7 @@ def check_settings(args: Any) -> None:
     if args.top_entropy_quantile < 1:
         raise InputError(
             f"top_entropy_quantile is {args.top_entropy_quantile:g}, which leaves the credit of most tokens out of the "
-            "loss: leave it at 1.0, or choose a method that credits tokens by their entropy."
+            "loss: leave it at 1.0."
         )
     for name, usual in (("scale_rewards", "group"), ("multi_objective_aggregation", "sum_then_normalize")):
         if getattr(args, name) != usual:

@@ -85,7 +85,8 @@ def read_curve(folder: Path) -> Curve:
     """The curve of a run that has ended.
 
     Raises:
-        InputError: it has not, or was evaluated on other questions from one time to the next.
+        InputError: it has not, was evaluated on other questions from one time to the next, or is from before responses
+            were counted.
     """
     stopped = (folder / STOPPED).exists()
     if not stopped and not (folder / "summary.json").exists():
@@ -93,6 +94,8 @@ def read_curve(folder: Path) -> Curve:
     run, _ = RunFolder.open(folder)
     drawn = {0: (0.0, 0.0)}
     for line in run.lines("metrics.jsonl"):
+        if "responses_drawn" not in line:
+            raise InputError(f"the run in {folder} was made before responses were counted: begin it anew.")
         tokens, responses = drawn[line["step"] - 1]
         drawn[line["step"]] = tokens + drawn_for(line), responses + line["responses_drawn"]
     lines = run.lines("evaluations.jsonl")
