@@ -123,8 +123,8 @@ figures, and cannot be made when one of them turns.
 - `gigpo`, which compares decisions taken in the same state, saved {gigpo_saves} of the updates, and {gigpo_long} where
   episodes are long; it is biased by {gigpo_angle} degrees, at most {gigpo_worst}.
 - The mean of a task's other attempts (`loop`) had {loop_variance} less noise than that of all attempts as a baseline,
-  not the half that was asked for; ratios of tokens learned less from a batch than those of trajectories ({loop_ratios} in
-  expected reward).
+  not the half that was asked for; ratios of tokens learned less from a batch than those of trajectories
+  ({loop_ratios} in expected reward).
 - Actions of several tokens (`ma_rlhf`) saved {macro} of the updates once either has its own lambda, which is 1: less
   than the fifth that was asked for.
 
